@@ -1,0 +1,65 @@
+"""Hybrid retrieval for LlamaIndex that a RAG app can trust.
+
+FAISS and BM25 over one durable store, fused, reranked, explained and measured.
+Names are resolved on first use, so that ``import rag_plugin`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rag_plugin.embeddings.onnx import OnnxEmbedding
+    from rag_plugin.errors import RagPluginError
+    from rag_plugin.evaluation import evaluate
+    from rag_plugin.ingestion.chunker import RecursiveChunker
+    from rag_plugin.ingestion.pipeline import IngestReport, aingest, ingest
+    from rag_plugin.postprocessor import CrossEncoderRerank
+    from rag_plugin.query_transform import HyDETransform, QueryExpansionTransform
+    from rag_plugin.retriever import HybridRetriever
+    from rag_plugin.store.hybrid_store import HybridStore
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CrossEncoderRerank",
+    "HyDETransform",
+    "HybridRetriever",
+    "HybridStore",
+    "IngestReport",
+    "OnnxEmbedding",
+    "QueryExpansionTransform",
+    "RagPluginError",
+    "RecursiveChunker",
+    "aingest",
+    "evaluate",
+    "ingest",
+]
+
+_HOME = {
+    "CrossEncoderRerank": "rag_plugin.postprocessor",
+    "HyDETransform": "rag_plugin.query_transform",
+    "HybridRetriever": "rag_plugin.retriever",
+    "HybridStore": "rag_plugin.store.hybrid_store",
+    "IngestReport": "rag_plugin.ingestion.pipeline",
+    "OnnxEmbedding": "rag_plugin.embeddings.onnx",
+    "QueryExpansionTransform": "rag_plugin.query_transform",
+    "RagPluginError": "rag_plugin.errors",
+    "RecursiveChunker": "rag_plugin.ingestion.chunker",
+    "aingest": "rag_plugin.ingestion.pipeline",
+    "evaluate": "rag_plugin.evaluation",
+    "ingest": "rag_plugin.ingestion.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rag_plugin' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,135 @@
+"""What a search returns: LlamaIndex's NodeWithScore that can say where its score came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import Self
+
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.schema import NodeWithScore
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where one hit's score came from.
+
+    Attributes:
+        score: The score the hit is ranked by, higher is better.
+        rank: Its place after fusion, from 1.
+        dense_rank: Its place in the dense leg's list, or None where that leg did not list it.
+        dense_score: Its similarity to the query, also where the dense leg did not list it; None without one.
+        sparse_rank: Its place in the sparse leg's list, or None.
+        sparse_score: Its BM25 score; None without a sparse leg.
+        dense_part: How much of the fused score the dense leg gave, where the rule is a sum.
+        sparse_part: How much the sparse leg gave.
+        feedback_part: How much the feedback of the best candidates added or took.
+        rerank_score: The cross-encoder's score, once reranked.
+        rank_before: The place before reranking.
+        degraded: Why there is less here than was asked for, or None.
+    """
+
+    score: float
+    rank: int
+    dense_rank: int | None = None
+    dense_score: float | None = None
+    sparse_rank: int | None = None
+    sparse_score: float | None = None
+    dense_part: float | None = None
+    sparse_part: float | None = None
+    feedback_part: float | None = None
+    rerank_score: float | None = None
+    rank_before: int | None = None
+    degraded: str | None = None
+
+    def __str__(self) -> str:
+        def leg(name: str, rank: int | None, score: float | None, part: float | None) -> str | None:
+            if score is None:
+                return None
+            place = "unlisted" if rank is None else f"rank {rank}"
+            gave = "" if part is None else f", gave {part:+.3f}"
+            return f"{name} {score:.3f} ({place}{gave})"
+
+        said = [
+            f"score {self.score:.3f}",
+            leg("dense", self.dense_rank, self.dense_score, self.dense_part),
+            leg("sparse", self.sparse_rank, self.sparse_score, self.sparse_part),
+            None if not self.feedback_part else f"feedback {self.feedback_part:+.3f}",
+            None
+            if self.rerank_score is None
+            else f"rerank {self.rerank_score:.3f} (was rank {self.rank_before})",
+            None if self.degraded is None else f"degraded: {self.degraded}",
+        ]
+        return " · ".join(part for part in said if part)
+
+
+class Hit(NodeWithScore):
+    """A node, its score, and where the score came from.
+
+    A postprocessor that builds plain ``NodeWithScore`` objects loses the explanation, nothing else.
+    """
+
+    explanation: Explanation | None = Field(default=None, exclude=True, repr=False)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name LlamaIndex serialises this component under."""
+        return "Hit"
+
+    def explain(self) -> Explanation:
+        """Where the score came from."""
+        return self.explanation or Explanation(score=self.score or 0.0, rank=0)
+
+    def with_rerank(
+        self, *, score: float, rerank_score: float | None, rank_before: int, degraded: str | None
+    ) -> Self:
+        """The same node after reranking; this hit is left as it is."""
+        explanation = replace(
+            self.explain(), score=score, rerank_score=rerank_score, rank_before=rank_before, degraded=degraded
+        )
+        return self.model_copy(update={"score": score, "explanation": explanation})
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How one query was answered.
+
+    Attributes:
+        query: The user's words.
+        variants: Every text that was searched for, with kind and weight.
+        seconds: Wall time by stage.
+        degraded: Why there is less here than was asked for, or None.
+    """
+
+    query: str
+    variants: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    degraded: str | None = None
+
+
+@dataclass(frozen=True)
+class QueryExplanation:
+    """A query's hits and how they came about; prints as text, shows as a table in a notebook."""
+
+    hits: tuple[Hit, ...]
+    trace: Trace
+
+    def __str__(self) -> str:
+        times = ", ".join(f"{stage} {seconds * 1000:.1f} ms" for stage, seconds in self.trace.seconds.items())
+        lines = [f"{self.trace.query!r}: {len(self.hits)} hits ({times})"]
+        lines += [f"  variant: {variant}" for variant in self.trace.variants[1:]]
+        if self.trace.degraded:
+            lines.append(f"  degraded: {self.trace.degraded}")
+        for rank, hit in enumerate(self.hits, 1):
+            lines.append(f"{rank:3d}. {hit.node.node_id}: {hit.explain()}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{rank}</td><td>{escape(hit.node.get_content()[:160])}</td><td>{escape(str(hit.explain()))}</td></tr>"
+            for rank, hit in enumerate(self.hits, 1)
+        )
+        return (
+            f"<p><b>{escape(self.trace.query)}</b></p><table><thead><tr><th>rank</th><th>passage</th>"
+            f"<th>why</th></tr></thead><tbody>{rows}</tbody></table>"
+        )

@@ -1,0 +1,1 @@
+"""Documents to nodes to vectors to the store."""

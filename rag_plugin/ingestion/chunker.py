@@ -1,0 +1,306 @@
+"""Documents to nodes: :class:`RecursiveChunker`, a LlamaIndex node parser.
+
+A chunk ends at the strongest separator that leaves it reasonably full, never inside a grapheme. Everything is
+done by position in the original text, in one pass, so offsets are exact and nothing is lost between chunks.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from hashlib import blake2b
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
+from llama_index.core.node_parser import NodeParser
+from llama_index.core.node_parser.node_utils import default_id_func
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    MetadataMode,
+    NodeRelationship,
+    ObjectType,
+    RelatedNodeInfo,
+    TextNode,
+)
+from llama_index.core.utils import get_tqdm_iterable
+
+from rag_plugin.errors import InvalidInputError
+from rag_plugin.ingestion.cuts import DEFAULT_SEPARATORS, Separators, spans
+from rag_plugin.ingestion.rulers import CharacterRuler, Ruler, Tokenizer, TokenRuler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+POSITION_KEYS = ("chunk_index", "chunk_count")
+"""Metadata that says where a chunk stands. Kept out of the embedded text, so that a paragraph added above a
+chunk does not change what was embedded for it."""
+
+
+class RecursiveChunker(NodeParser):
+    r"""Cut documents at paragraphs, else lines, else sentences, else words, else graphemes.
+
+    Sizes are in characters unless a tokenizer is given. The default of 512 characters is some 110 to 130
+    tokens of English: a paragraph, well inside every embedding model's context, cheap to rerank, and the same
+    on every machine because no model takes part. Give ``tokenizer`` (or ``unit="tokens"``) to fill a model's
+    context.
+
+    Node ids are UUIDs derived from the document's id, the chunk's text and its occurrence among equal chunks
+    of that document. They do not depend on the chunk's position or on the settings: a chunk that an edit
+    leaves alone keeps its id and need not be embedded again, and equal texts in two documents stay two nodes.
+
+    Each node carries ``start_char_idx``/``end_char_idx`` into the document's text, the metadata
+    ``chunk_index`` and ``chunk_count``, and its source, previous and next node. Chunks of nothing but white
+    space make no node.
+
+    Example:
+        >>> from llama_index.core import Document
+        >>> chunker = RecursiveChunker(chunk_size=20, chunk_overlap=0)
+        >>> [node.text for node in chunker([Document(text="One sentence. Another sentence.")])]
+        ['One sentence. ', 'Another sentence.']
+    """
+
+    chunk_size: int = Field(description="The largest chunk, in units.")
+    chunk_overlap: int = Field(
+        description="How much of a chunk's end the next one repeats at most, in units."
+    )
+    unit: Literal["characters", "tokens"] = Field(description="What sizes are counted in.")
+    tokenizer: Any = Field(
+        default=None, description="Counts tokens: a callable, or the name of a packaged model."
+    )
+    separators: Separators = Field(description="Where to cut: levels of equal separators, strongest first.")
+    _ruler: Ruler | None = PrivateAttr(default=None)
+
+    def __init__(
+        self,
+        chunk_size: int = 512,
+        chunk_overlap: int = 50,
+        *,
+        unit: Literal["characters", "tokens"] | None = None,
+        tokenizer: Tokenizer | str | None = None,
+        separators: Sequence[str | Sequence[str]] = DEFAULT_SEPARATORS,
+        **node_parser_fields: Any,
+    ) -> None:
+        """Check the settings; no model is loaded before the first text comes.
+
+        Args:
+            chunk_size: The largest chunk, in units. With tokens, the metadata that is embedded in front of
+                the text counts too, so that the embedded text fits (it may take up to half of the size).
+            chunk_overlap: The most a chunk repeats of the one before, in units; 0 for none.
+            unit: ``"characters"`` or ``"tokens"``; None means tokens when a tokenizer is given.
+            tokenizer: ``str -> tokens`` or ``str -> number of tokens``, for example
+                ``OnnxEmbedding().count_tokens``; or the name of a model for ``OnnxEmbedding``. With
+                ``unit="tokens"`` and None, the default ``OnnxEmbedding`` counts.
+            separators: Strongest first; an inner sequence holds separators of equal strength. A chunk keeps
+                the separator it ends with.
+            **node_parser_fields: ``include_metadata``, ``include_prev_next_rel``, ``id_func``,
+                ``callback_manager`` of LlamaIndex's ``NodeParser``.
+
+        Raises:
+            InvalidInputError: A size, overlap, unit, tokenizer or separator that makes no sense.
+        """
+        if chunk_size < 1 or not 0 <= chunk_overlap < chunk_size:
+            raise InvalidInputError(
+                f"chunk_size={chunk_size}, chunk_overlap={chunk_overlap}: expected chunk_size >= 1 and "
+                "0 <= chunk_overlap < chunk_size. Try RecursiveChunker(512, 50)."
+            )
+        if unit is None:
+            unit = "characters" if tokenizer is None else "tokens"
+        if unit not in ("characters", "tokens"):
+            raise InvalidInputError(f"unit={unit!r}: expected 'characters' or 'tokens'.")
+        if unit == "characters" and tokenizer is not None:
+            raise InvalidInputError("A tokenizer was given with unit='characters'. Leave one of them out.")
+        if not (tokenizer is None or callable(tokenizer) or isinstance(tokenizer, str)):
+            raise InvalidInputError(
+                f"tokenizer is a {type(tokenizer).__name__}; expected a callable (text to tokens or to their "
+                "number) or a model's name."
+            )
+        fields: dict[str, Any] = {
+            "chunk_size": chunk_size,
+            "chunk_overlap": chunk_overlap,
+            "unit": unit,
+            "tokenizer": tokenizer,
+            "separators": _levels(separators),
+        }
+        super().__init__(**fields, **node_parser_fields)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name LlamaIndex serialises and caches under."""
+        return "RecursiveChunker"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to pickle.
+
+        Raises:
+            InvalidInputError: The tokenizer cannot be pickled. LlamaIndex would drop it without a word, and
+                the copy in the worker process would cut elsewhere.
+        """
+        try:
+            pickle.dumps(self.tokenizer)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InvalidInputError(
+                f"This chunker's tokenizer cannot be sent to another process ({error}). "
+                "Give a function defined at the top of a module, or a model's name."
+            ) from error
+        self._ruler = None  # loaded again, lazily, on the other side
+        return super().__getstate__()
+
+    @field_serializer("tokenizer")
+    def _tokenizer_by_name(self, tokenizer: Any) -> str | None:
+        # Part of LlamaIndex's cache key, so it must say which tokenizer and not where in memory it lies.
+        if tokenizer is None or isinstance(tokenizer, str):
+            return tokenizer
+        kind = getattr(tokenizer, "__qualname__", type(tokenizer).__qualname__)
+        owner = getattr(tokenizer, "__self__", None)
+        model = getattr(owner, "model_name", "")
+        return f"{getattr(tokenizer, '__module__', '')}.{kind}({model})"
+
+    # --- text to chunks -------------------------------------------------------------------------------------
+
+    def split_text(self, text: str) -> list[str]:
+        """The chunks of ``text``; without overlap they concatenate to it."""
+        return [text[start:end] for start, end in self.spans(text)]
+
+    def spans(self, text: str, *, reserved: int = 0) -> Iterator[tuple[int, int]]:
+        """The chunks of ``text`` as ``(start, end)``, in order, covering all of it.
+
+        Args:
+            text: Any string.
+            reserved: Units to leave free in every chunk.
+        """
+        size = self.chunk_size - reserved
+        return spans(text, self._measure(), size, min(self.chunk_overlap, size - 1), self.separators)
+
+    def _measure(self) -> Ruler:
+        ruler = self._ruler
+        if ruler is None:
+            if self.unit == "characters":
+                ruler = CharacterRuler()
+            elif callable(self.tokenizer):
+                ruler = TokenRuler(self.tokenizer)
+            else:
+                from rag_plugin.embeddings.onnx import OnnxEmbedding  # loads onnxruntime: only when asked for
+
+                model = OnnxEmbedding(self.tokenizer) if self.tokenizer else OnnxEmbedding()
+                ruler = TokenRuler(model.count_tokens)
+            self._ruler = ruler
+        return ruler
+
+    # --- documents to nodes ---------------------------------------------------------------------------------
+
+    def _parse_nodes(
+        self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any
+    ) -> list[BaseNode]:
+        chunks: list[BaseNode] = []
+        occurrences: dict[str, Counter[str]] = {}
+        for node in get_tqdm_iterable(nodes, show_progress, "Chunking"):
+            if not isinstance(node, BaseNode):
+                raise InvalidInputError(
+                    f"Expected LlamaIndex documents or nodes, found {type(node).__name__}."
+                )
+            source = node.source_node
+            if source is None:
+                seen: Counter[str] = Counter()
+            else:  # pieces of one document share their count, or equal ones would share an id
+                seen = occurrences.setdefault(source.node_id, Counter())
+            chunks.extend(self._chunks_of(node, source, seen))
+        return chunks
+
+    def _postprocess_parsed_nodes(
+        self, nodes: list[BaseNode], parent_doc_map: dict[str, Document]
+    ) -> list[BaseNode]:
+        # LlamaIndex searches each chunk's text in the document to find its offsets and copies all metadata
+        # into every relationship; ours are exact and lean from the start.
+        return nodes
+
+    def _chunks_of(
+        self, node: BaseNode, source: RelatedNodeInfo | None, seen: Counter[str]
+    ) -> list[TextNode]:
+        text = node.get_content(metadata_mode=MetadataMode.NONE)
+        spans = [span for span in self.spans(text, reserved=self._reserved(node)) if not _blank(text, span)]
+        ref_doc_id = node.node_id if source is None else source.node_id
+        # Without the document's hash: with it, one edit would rewrite every chunk of the document.
+        origin = RelatedNodeInfo(node_id=ref_doc_id, node_type=ObjectType.DOCUMENT)
+        offset = (getattr(node, "start_char_idx", None) or 0) if source is not None else 0
+        metadata = node.metadata if self.include_metadata else {}
+        shared: dict[str, Any] = {
+            "excluded_embed_metadata_keys": _with_position_keys(node.excluded_embed_metadata_keys),
+            "excluded_llm_metadata_keys": _with_position_keys(node.excluded_llm_metadata_keys),
+            "metadata_template": node.metadata_template,
+            "metadata_separator": node.metadata_separator,
+        }
+        if isinstance(node, Document | TextNode):
+            shared["text_template"] = node.text_template
+        chunks = []
+        for index, (start, end) in enumerate(spans):
+            chunk_text = text[start:end]
+            chunks.append(
+                TextNode(
+                    id_=self._node_id(index, node, ref_doc_id, chunk_text, seen),
+                    text=chunk_text,
+                    start_char_idx=offset + start,
+                    end_char_idx=offset + end,
+                    metadata={**metadata, "chunk_index": index, "chunk_count": len(spans)},
+                    relationships={NodeRelationship.SOURCE: origin},
+                    **shared,
+                )
+            )
+        if self.include_prev_next_rel:
+            for before, after in pairwise(chunks):
+                before.relationships[NodeRelationship.NEXT] = _relation(after)
+                after.relationships[NodeRelationship.PREVIOUS] = _relation(before)
+        return chunks
+
+    def _reserved(self, node: BaseNode) -> int:
+        """Tokens that the metadata in front of the embedded text takes, up to half of a chunk."""
+        ruler = self._measure()
+        if not isinstance(ruler, TokenRuler) or not self.include_metadata:
+            return 0
+        header = node.get_metadata_str(mode=MetadataMode.EMBED)
+        return min(ruler.count(header), self.chunk_size // 2) if header else 0
+
+    def _node_id(self, index: int, node: BaseNode, ref_doc_id: str, text: str, seen: Counter[str]) -> str:
+        if self.id_func is not default_id_func:
+            return str(self.id_func(index, node))
+        occurrence = seen[text]
+        seen[text] += 1
+        return stable_node_id(ref_doc_id, text, occurrence)
+
+
+def stable_node_id(ref_doc_id: str, text: str, occurrence: int) -> str:
+    """The id of a chunk: a UUID (some vector stores accept nothing else) made of what the chunk is.
+
+    Args:
+        ref_doc_id: Id of the document.
+        text: The chunk's text, without metadata.
+        occurrence: How many equal chunks come before it in the document.
+    """
+    name = f"{len(ref_doc_id)}:{ref_doc_id}{occurrence}:{text}".encode("utf-8", "surrogatepass")
+    # Version 5 is the field's mark for "derived from a name by a hash"; 122 bits of ours remain.
+    return str(UUID(bytes=blake2b(name, digest_size=16).digest(), version=5))
+
+
+def _levels(separators: Sequence[str | Sequence[str]]) -> Separators:
+    levels = tuple((level,) if isinstance(level, str) else tuple(level) for level in separators)
+    for separator in (one for level in levels for one in level):
+        if not isinstance(separator, str) or not separator:
+            raise InvalidInputError(
+                f"separators holds {separator!r}; expected non-empty strings, strongest first. "
+                "Cutting between any two graphemes is always the last resort and needs no entry."
+            )
+    return levels
+
+
+def _blank(text: str, span: tuple[int, int]) -> bool:
+    return text[span[0] : span[1]].isspace()
+
+
+def _relation(node: TextNode) -> RelatedNodeInfo:
+    return RelatedNodeInfo(node_id=node.node_id, node_type=ObjectType.TEXT)
+
+
+def _with_position_keys(keys: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys((*keys, *POSITION_KEYS)))

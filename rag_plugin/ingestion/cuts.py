@@ -1,0 +1,132 @@
+"""Where a text is cut into chunks: pure positions, no nodes.
+
+A chunk ends at the strongest separator that leaves it reasonably full, never inside a grapheme. The text is
+gone through once, by position, so offsets are exact, nothing is lost between chunks and time is linear.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rag_plugin.ingestion.graphemes import may_cut
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rag_plugin.ingestion.rulers import Ruler
+
+Separators = tuple[tuple[str, ...], ...]
+
+DEFAULT_SEPARATORS: Separators = (
+    ("\n\n", "\r\n\r\n"),
+    ("\n",),
+    (". ", "? ", "! ", "\u3002", "\uff1f", "\uff01"),  # the last three end a sentence in Chinese and Japanese
+    (" ",),
+)
+"""Strongest first; those of one level are equals. Without any of them a cut falls between two graphemes."""
+
+_LEAST_FILL = 4
+"""A separator in the first quarter of a window is passed over for a weaker one further on: a heading alone is
+a poor chunk. It is used when there is no other in the window."""
+
+
+def spans(
+    text: str, ruler: Ruler, size: int, overlap: int, separators: Separators = DEFAULT_SEPARATORS
+) -> Iterator[tuple[int, int]]:
+    """The chunks of ``text`` as ``(start, end)``, in order, covering all of it.
+
+    Args:
+        text: Any string.
+        ruler: What sizes are measured with.
+        size: The largest chunk; only a single grapheme larger than this exceeds it.
+        overlap: The most a chunk repeats of the one before, less than ``size``.
+        separators: Levels of equal separators, strongest first; a chunk keeps the one it ends with.
+    """
+    start = covered = 0
+    while covered < len(text):
+        limit = max(ruler.reach(text, start, size), covered + 1)
+        if limit == len(text) and ruler.fits(text, start, limit, size):
+            yield start, limit
+            return
+        end = _cut(text, separators, start, covered, limit)
+        while end is not None and end > covered + 1 and not ruler.fits(text, start, end, size):
+            end = _cut(text, separators, start, covered, end - 1)  # token counts need not be monotonic
+        if end is None or not ruler.fits(text, start, end, size):
+            if start < covered:
+                start = covered  # the overlap leaves no room for the next grapheme: go without it
+                continue
+            end = _end_of_grapheme(text, start)
+        yield start, end
+        covered = end
+        start = _overlap_start(text, separators, ruler, start, end, overlap) if overlap else end
+
+
+def _cut(text: str, separators: Separators, start: int, covered: int, limit: int) -> int | None:
+    """The best place to end a chunk in ``(covered, limit]``, or None when there is none."""
+    lowest = covered + 1
+    well_filled = max(lowest, start + (limit - start) // _LEAST_FILL)
+    for floor in (well_filled, lowest) if well_filled > lowest else (lowest,):
+        for level in separators:
+            end = _last_separator_end(text, level, start, floor, limit)
+            if end is not None:
+                return end
+    for end in range(min(limit, len(text) - 1), covered, -1):
+        if may_cut(text, end, start):
+            return end
+    return None
+
+
+def _last_separator_end(text: str, level: Sequence[str], start: int, floor: int, limit: int) -> int | None:
+    """The last end of one of ``level``'s separators in ``[floor, limit]`` where a cut is allowed."""
+    best = -1
+    for separator in level:
+        upper = limit
+        while (found := text.rfind(separator, max(start, floor - len(separator)), upper)) >= 0:
+            end = found + len(separator)
+            if end == len(text) or may_cut(text, end, start):
+                best = max(best, end)
+                break
+            upper = end - 1
+    return best if best >= floor else None
+
+
+def _overlap_start(
+    text: str, separators: Separators, ruler: Ruler, start: int, end: int, overlap: int
+) -> int:
+    """Where the next chunk starts so that it repeats at most ``overlap`` of what ends at ``end``.
+
+    At the strongest separator that leaves at least half of the overlap, else at the first of the weakest.
+    """
+    earliest = max(ruler.reach_back(text, end, overlap), start + 1)
+    latest = end - (end - earliest) // 2
+    for level in separators:
+        found = _first_separator_end(text, level, earliest, end, start)
+        if found is not None and (found <= latest or level == separators[-1]):
+            return found
+    for position in range(earliest, end):
+        if may_cut(text, position, start):
+            return position
+    return end
+
+
+def _first_separator_end(text: str, level: Sequence[str], floor: int, end: int, start: int) -> int | None:
+    """The first end of one of ``level``'s separators in ``[floor, end)`` where a cut is allowed."""
+    best = end
+    for separator in level:
+        lower = max(start, floor - len(separator))
+        while (found := text.find(separator, lower, best)) >= 0:
+            position = found + len(separator)
+            if position >= best:
+                break
+            if may_cut(text, position, start):
+                best = position
+                break
+            lower = found + 1
+    return best if best < end else None
+
+
+def _end_of_grapheme(text: str, start: int) -> int:
+    end = start + 1
+    while end < len(text) and not may_cut(text, end, start):
+        end += 1
+    return end

@@ -1,0 +1,125 @@
+"""Documents to nodes to vectors to the store: :func:`ingest` and :func:`aingest`.
+
+LlamaIndex's own ``IngestionPipeline`` works with a ``HybridStore`` too, but with a docstore it deletes a
+changed document's old nodes before it embeds the new ones, so an embedder that fails loses the document. Here
+the new nodes are embedded first and then swapped in, whole documents at a time, in one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING
+
+from rag_plugin.ingestion.reports import FailedDocument, IngestProgress, IngestReport
+from rag_plugin.ingestion.run import IngestionRun
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.schema import BaseNode, TransformComponent
+
+    from rag_plugin.ingestion.run import NodeStore, OnProgress
+
+__all__ = ["FailedDocument", "IngestProgress", "IngestReport", "aingest", "ingest"]
+
+
+def ingest(
+    documents: Iterable[BaseNode],
+    store: NodeStore,
+    *,
+    embed_model: BaseEmbedding | None = None,
+    chunker: TransformComponent | None = None,
+    batch_size: int = 128,
+    prune: bool = False,
+    keep: Collection[str] = (),
+    show_progress: bool = False,
+    on_progress: OnProgress | None = None,
+) -> IngestReport:
+    """Bring the store up to date with ``documents``: embed what is new, swap it in, leave the rest alone.
+
+    A chunk whose embedded text is in the store already is not embedded again, so running the same call again
+    costs little, and after a crash it goes on where it stopped: at most one batch is embedded twice. Memory
+    is bounded by one batch and the largest document, plus one id per document: ``documents`` may be endless.
+
+    Args:
+        documents: LlamaIndex documents, each with an id that stays the same from run to run. An id that
+            comes again replaces what came before.
+        store: Where to.
+        embed_model: Any LlamaIndex embedding model; None means the one set in LlamaIndex's ``Settings``,
+            else ``OnnxEmbedding()``, which runs locally.
+        batch_size: Nodes to embed and write at a time; a document is never split over two batches.
+        prune: Remove from the store every document that did not come. ``documents`` is then all there is.
+        keep: Ids of documents that ``prune`` leaves alone although they did not come, such as files that
+            could not be read this time; looked at after the last document.
+        show_progress: Draw a progress bar on standard error.
+        on_progress: Called after every batch, in the thread that ingests.
+
+    Returns:
+        What was added, updated, skipped, deleted and what failed. A document that fails is isolated: the
+        others are taken in, and the store keeps what it held of it.
+
+    Raises:
+        InvalidInputError: ``batch_size`` is below 1, or an item is no whole document.
+        EmbeddingMismatchError: The store's vectors were made by another model or have another dimension.
+        IngestionError: 20 documents in a row failed, or ``prune`` was asked for and no document came.
+        ModelError: The embedding model cannot be loaded.
+        StoreError: The store cannot be written.
+    """
+    run = IngestionRun(store, embed_model, chunker, batch_size, prune, keep, on_progress)
+    return run.take(documents, show_progress=show_progress)
+
+
+async def aingest(
+    documents: Iterable[BaseNode] | AsyncIterable[BaseNode],
+    store: NodeStore,
+    *,
+    embed_model: BaseEmbedding | None = None,
+    chunker: TransformComponent | None = None,
+    batch_size: int = 128,
+    prune: bool = False,
+    keep: Collection[str] = (),
+    show_progress: bool = False,
+    on_progress: OnProgress | None = None,
+) -> IngestReport:
+    """:func:`ingest` on a thread of its own, so that the event loop goes on.
+
+    ``documents`` may be asynchronous. When the task is cancelled, the batch in flight is still finished.
+
+    Raises:
+        RagPluginError: As :func:`ingest` does.
+    """
+    run = IngestionRun(store, embed_model, chunker, batch_size, prune, keep, on_progress)
+    if isinstance(documents, AsyncIterable):
+        documents = _pulled(aiter(documents), asyncio.get_running_loop(), run.cancelled)
+    try:
+        return await asyncio.to_thread(run.take, documents, show_progress=show_progress)
+    finally:
+        run.cancelled.set()
+
+
+def _pulled(
+    documents: AsyncIterator[BaseNode], loop: asyncio.AbstractEventLoop, cancelled: threading.Event
+) -> Iterator[BaseNode]:
+    """The documents of an iterator that lives on ``loop``, for a thread that does not."""
+
+    async def following() -> BaseNode | None:
+        return await anext(documents, None)
+
+    while True:
+        future = asyncio.run_coroutine_threadsafe(following(), loop)
+        while True:
+            try:
+                document = future.result(timeout=0.2)
+                break
+            except TimeoutError:
+                if future.done():
+                    raise  # the iterator's own
+                if cancelled.is_set():
+                    future.cancel()
+                    return
+        if document is None:
+            return
+        yield document

@@ -1,0 +1,270 @@
+"""One run of an ingestion: batches of whole documents, embedded first, then swapped in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from llama_index.core.schema import BaseNode, MetadataMode
+
+from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
+from rag_plugin.errors import (
+    EmbeddingMismatchError,
+    IngestionError,
+    InvalidInputError,
+    MissingExtraError,
+    ModelError,
+    RagPluginError,
+    StoreError,
+)
+from rag_plugin.ingestion.chunker import RecursiveChunker
+from rag_plugin.ingestion.progress import progress_bar
+from rag_plugin.ingestion.reports import FailedDocument, IngestProgress, IngestReport
+from rag_plugin.store.records import embedded_text_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.schema import TransformComponent
+
+    from rag_plugin.types import WriteReport
+
+OnProgress: TypeAlias = Callable[[IngestProgress], None]
+
+_FAILURES_IN_A_ROW = 20
+"""So many documents failing one after the other, with none between that went well, is an embedder that is
+down or a wrong key, not bad documents: going on would only hide it."""
+
+_PRUNE_BATCH = 1000
+"""Documents deleted per transaction, so that readers and other writers get their turn."""
+
+
+class NodeStore(Protocol):
+    """What ingestion needs of a store; ``HybridStore`` has it."""
+
+    def replace(self, nodes: Sequence[BaseNode], ref_doc_ids: Collection[str]) -> WriteReport:
+        """Put ``nodes`` in and take every other node of ``ref_doc_ids`` out, in one transaction."""
+
+    def text_hashes(self, node_ids: Sequence[str]) -> dict[str, bytes]:
+        """Hash of the embedded text of each of ``node_ids`` that is stored."""
+
+    def ref_doc_ids(self) -> set[str]:
+        """Ids of all stored documents."""
+
+    def bind_embedding(self, model_id: str) -> None:
+        """Refuse any other embedding model from now on."""
+
+
+@dataclass
+class _Chunked:
+    """A document on its way in."""
+
+    doc_id: str
+    nodes: list[BaseNode]
+    missing: list[BaseNode] = field(default_factory=list)
+
+
+class IngestionRun:
+    """One run: settings, and what was done so far."""
+
+    def __init__(
+        self,
+        store: NodeStore,
+        embed_model: BaseEmbedding | None,
+        chunker: TransformComponent | None,
+        batch_size: int,
+        prune: bool,
+        keep: Collection[str],
+        on_progress: OnProgress | None,
+    ) -> None:
+        """As :func:`rag_plugin.ingestion.pipeline.ingest`, which checks nothing itself."""
+        if batch_size < 1:
+            raise InvalidInputError(
+                f"batch_size={batch_size}: expected 1 or more. Leave it out for the default."
+            )
+        self.cancelled = threading.Event()
+        self._store = store
+        self._embed_model = resolve_embedding(embed_model)
+        self._chunker = RecursiveChunker() if chunker is None else chunker
+        self._batch_size = batch_size
+        self._prune = prune
+        self._keep = keep
+        self._on_progress = on_progress
+        self._total: int | None = None
+        self._known: set[str] = set()
+        self._seen: set[str] = set()  # filled only when pruning needs it
+        self._failed: list[FailedDocument] = []
+        self._failures_in_a_row = 0
+        self._counts: Counter[str] = Counter()
+
+    def take(self, documents: Iterable[BaseNode], *, show_progress: bool = False) -> IngestReport:
+        """Run over all documents, and prune at the end if asked to."""
+        if show_progress:
+            with progress_bar(also=self._on_progress) as self._on_progress:
+                return self.take(documents)
+        started = time.perf_counter()
+        self._total = len(documents) if isinstance(documents, Sized) else None
+        self._store.bind_embedding(embedding_id(self._embed_model))
+        self._known = self._store.ref_doc_ids()
+        for batch in self._batches(documents):
+            self._find_missing(batch)
+            self._embed_and_swap(batch)
+            self._tell()
+            if self.cancelled.is_set():
+                break
+        else:
+            if self._prune:
+                self._delete_the_gone()
+        return self._report(time.perf_counter() - started)
+
+    def _batches(self, documents: Iterable[BaseNode]) -> Iterator[list[_Chunked]]:
+        """Whole documents, cut into nodes, until a batch has enough nodes."""
+        batch: dict[str, _Chunked] = {}
+        nodes = 0
+        for document in documents:
+            _check_whole_document(document)
+            if document.node_id in batch:  # the later one must find the earlier one in the store
+                yield list(batch.values())
+                batch, nodes = {}, 0
+            if self._prune:
+                self._seen.add(document.node_id)
+            chunked = self._cut(document)
+            if chunked is not None:
+                batch[chunked.doc_id] = chunked
+                nodes += max(1, len(chunked.nodes))
+            if nodes >= self._batch_size:
+                yield list(batch.values())
+                batch, nodes = {}, 0
+        if batch:
+            yield list(batch.values())
+
+    def _cut(self, document: BaseNode) -> _Chunked | None:
+        try:
+            nodes = list(self._chunker([document]))
+        except Exception as error:  # noqa: BLE001 - parsers are others' code and raise anything
+            self._fail(document.node_id, error)
+            return None
+        if any(node.ref_doc_id != document.node_id for node in nodes):
+            name = type(self._chunker).__name__
+            self._fail(
+                document.node_id, IngestionError(f"{name} returned a node without its source document")
+            )
+            return None
+        return _Chunked(document.node_id, nodes)
+
+    def _find_missing(self, batch: list[_Chunked]) -> None:
+        stored = self._store.text_hashes([node.node_id for chunked in batch for node in chunked.nodes])
+        for chunked in batch:
+            chunked.missing = [
+                node for node in chunked.nodes if stored.get(node.node_id) != embedded_text_hash(node)
+            ]
+
+    def _embed_and_swap(self, batch: list[_Chunked]) -> None:
+        """Embed what is missing and write the batch; on failure, halve it until the culprit is alone."""
+        try:
+            self._embed([node for chunked in batch for node in chunked.missing if node.embedding is None])
+            report = self._store.replace(
+                [node for chunked in batch for node in chunked.nodes], [chunked.doc_id for chunked in batch]
+            )
+        except (EmbeddingMismatchError, ModelError, MissingExtraError, StoreError):
+            raise  # not one document's fault: the next one would meet it too
+        except Exception as error:  # noqa: BLE001 - so are embedding models
+            if len(batch) == 1:
+                self._fail(batch[0].doc_id, error)
+                return
+            middle = len(batch) // 2
+            self._embed_and_swap(batch[:middle])
+            self._embed_and_swap(batch[middle:])
+            return
+        self._failures_in_a_row = 0
+        self._count(batch, report)
+
+    def _embed(self, nodes: list[BaseNode]) -> None:
+        if not nodes:
+            return
+        texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+        vectors = self._embed_model.get_text_embedding_batch(texts)
+        if len(vectors) != len(nodes):
+            raise IngestionError(
+                f"the embedding model returned {len(vectors)} vectors for {len(nodes)} texts"
+            )
+        for node, vector in zip(nodes, vectors, strict=True):
+            node.embedding = vector
+        self._counts["embedded"] += len(nodes)
+
+    def _count(self, batch: list[_Chunked], report: WriteReport) -> None:
+        unchanged = set(report.unchanged)
+        for chunked in batch:
+            if chunked.doc_id not in self._known:
+                # A document of white space has no nodes: nothing to store, nothing to find again.
+                self._counts["added" if chunked.nodes else "skipped"] += 1
+            elif chunked.nodes and all(node.node_id in unchanged for node in chunked.nodes):
+                self._counts["skipped"] += 1
+            else:
+                self._counts["updated"] += 1
+            self._counts["nodes"] += len(chunked.nodes)
+            if chunked.nodes:
+                self._known.add(chunked.doc_id)
+            else:
+                self._known.discard(chunked.doc_id)
+
+    def _fail(self, doc_id: str, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, RagPluginError) else str(error)
+        self._failed.append(FailedDocument(doc_id, reason))
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+            raise IngestionError(
+                f"The last {_FAILURES_IN_A_ROW} documents failed one after the other; {doc_id!r} with: "
+                f"{reason}. What was taken in before ({self._counts['added']:,} added, "
+                f"{self._counts['updated']:,} updated) stays; mend the cause and run again to go on."
+            ) from error
+
+    def _delete_the_gone(self) -> None:
+        if not self._seen:
+            raise IngestionError(
+                f"No document came, so prune=True would remove all {len(self._known):,} documents of the "
+                "store. Nothing was removed. Check the source of the documents, or call store.clear()."
+            )
+        gone = sorted(self._known - self._seen - set(self._keep))
+        for start in range(0, len(gone), _PRUNE_BATCH):
+            self._store.replace([], gone[start : start + _PRUNE_BATCH])
+        self._counts["deleted"] += len(gone)
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            done = sum(self._counts[what] for what in ("added", "updated", "skipped")) + len(self._failed)
+            self._on_progress(
+                IngestProgress(done, self._total, self._counts["nodes"], self._counts["embedded"])
+            )
+
+    def _report(self, seconds: float) -> IngestReport:
+        return IngestReport(
+            added=self._counts["added"],
+            updated=self._counts["updated"],
+            skipped=self._counts["skipped"],
+            deleted=self._counts["deleted"],
+            failed=tuple(self._failed),
+            nodes=self._counts["nodes"],
+            embedded=self._counts["embedded"],
+            truncated=self._counts["truncated"],
+            tokens=self._counts["tokens"],
+            seconds=seconds,
+        )
+
+
+def _check_whole_document(document: object) -> None:
+    if not isinstance(document, BaseNode):
+        raise InvalidInputError(
+            f"Expected LlamaIndex documents, found {type(document).__name__}. "
+            "Wrap texts: Document(text=..., id_=...)."
+        )
+    if document.ref_doc_id is not None:
+        raise InvalidInputError(
+            f"Node {document.node_id!r} is a piece of document {document.ref_doc_id!r}; ingest() replaces "
+            "whole documents. Hand it the documents, or add ready nodes with store.add()."
+        )

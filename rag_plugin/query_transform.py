@@ -1,0 +1,176 @@
+"""Query transforms: a language model finds better words for a query, and can never make it worse than lost
+time.
+
+    retriever = HybridRetriever(store, query_transform=QueryExpansionTransform(llm))
+    engine = TransformQueryEngine(query_engine, HyDETransform(llm))
+
+Each returns an `ExpandedQuery`: a `QueryBundle` that any LlamaIndex retriever takes, whose `query_str` stays
+the user's own, and whose `variants` say what else to search for, in which leg, with which weight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
+from llama_index.core.schema import QueryBundle
+
+from rag_plugin.errors import InvalidInputError
+from rag_plugin.transforms.asking import LLMQueryTransform
+from rag_plugin.transforms.listing import QueryListTransform
+from rag_plugin.transforms.parsing import parse_passage
+from rag_plugin.transforms.prompts import DECOMPOSITION, HYDE, QUERY_EXPANSION, STEP_BACK
+from rag_plugin.transforms.variants import DENSE_LEG, ExpandedQuery, Leg, Variant, VariantKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llama_index.core.prompts import PromptTemplate
+    from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
+    from llama_index.core.schema import QueryType
+
+    from rag_plugin.transforms.asking import Question
+    from rag_plugin.transforms.calling import Deadline
+
+__all__ = [
+    "DecompositionTransform",
+    "ExpandedQuery",
+    "HyDETransform",
+    "LLMQueryTransform",
+    "Leg",
+    "QueryExpansionTransform",
+    "StepBackTransform",
+    "TransformChain",
+    "Variant",
+    "VariantKind",
+]
+
+
+class QueryExpansionTransform(QueryListTransform):
+    """Asks an LLM for synonyms and rephrasings, and searches for them beside the query, in both legs.
+
+    Takes the arguments of `QueryListTransform` and `LLMQueryTransform`.
+
+    Example:
+        >>> from llama_index.core.llms import CustomLLM, CompletionResponse, LLMMetadata
+        >>> class Thesaurus(CustomLLM):
+        ...     metadata = property(lambda self: LLMMetadata(model_name="thesaurus"))
+        ...     def complete(self, prompt, formatted=False, **kwargs):
+        ...         return CompletionResponse(text="Sure:\\n1. automobile insurance\\n2. vehicle cover")
+        ...     def stream_complete(self, prompt, formatted=False, **kwargs):
+        ...         yield self.complete(prompt)
+        >>> query = QueryExpansionTransform(Thesaurus()).run("car insurance")
+        >>> query.query_str, [(variant.text, variant.weight) for variant in query.variants[1:]]
+        ('car insurance', [('automobile insurance', 0.25), ('vehicle cover', 0.25)])
+    """
+
+    kind: ClassVar[VariantKind] = "expansion"
+    prompt_name: ClassVar[str] = "query_expansion"
+    default_prompt: ClassVar[PromptTemplate] = QUERY_EXPANSION
+
+
+class StepBackTransform(QueryListTransform):
+    """Asks an LLM for the more general question behind the query, for passages that give the background.
+
+    Takes the arguments of `QueryListTransform`, with `num_queries=1`.
+
+    Source: Zheng et al., "Take a Step Back: Evoking Reasoning via Abstraction in Large Language Models", ICLR
+    2024.
+    """
+
+    kind: ClassVar[VariantKind] = "step_back"
+    prompt_name: ClassVar[str] = "step_back"
+    default_prompt: ClassVar[PromptTemplate] = STEP_BACK
+
+    def __init__(self, llm: Any = None, *, num_queries: int = 1, **options: Any) -> None:
+        super().__init__(llm, num_queries=num_queries, **options)
+
+
+class DecompositionTransform(QueryListTransform):
+    """Asks an LLM to split a compound question, so that each part finds its own passages.
+
+    A question about one thing comes back unchanged; that is an answer, not a failure. Takes the arguments of
+    `QueryListTransform`.
+
+    Source: Press et al., "Measuring and Narrowing the Compositionality Gap in Language Models", EMNLP 2023.
+    """
+
+    kind: ClassVar[VariantKind] = "sub_question"
+    prompt_name: ClassVar[str] = "decomposition"
+    default_prompt: ClassVar[PromptTemplate] = DECOMPOSITION
+    repeat_is_an_answer: ClassVar[bool] = True
+
+
+class HyDETransform(LLMQueryTransform):
+    """Asks an LLM for a passage that could answer the query; the dense leg searches for passages like it.
+
+    The sparse leg does not see the passage: its invented words would count as much as the user's. Takes the
+    arguments of `LLMQueryTransform`.
+
+    Source: Gao et al., "Precise Zero-Shot Dense Retrieval without Relevance Labels", ACL 2023.
+    """
+
+    kind: ClassVar[VariantKind] = "hypothetical"
+    legs: ClassVar[frozenset[Leg]] = DENSE_LEG
+    prompt_name: ClassVar[str] = "hyde"
+    default_prompt: ClassVar[PromptTemplate] = HYDE
+    max_chars: ClassVar[int] = 2_000
+
+    def _ask(self, question: Question, deadline: Deadline) -> tuple[str, ...] | None:
+        passage = parse_passage(
+            self._predicted(question, deadline),
+            query=question.query,
+            prompt=question.text,
+            max_chars=self._limits.max_chars,
+        )
+        return None if passage is None else (passage,)
+
+
+class TransformChain(BaseQueryTransform):
+    """Runs query transforms one after the other, ours and LlamaIndex's own.
+
+    Args:
+        transforms: At least one; each gets what the one before it made.
+
+    Raises:
+        InvalidInputError: There is none, or one is no query transform.
+    """
+
+    def __init__(self, transforms: Sequence[BaseQueryTransform]) -> None:
+        super().__init__()
+        self._transforms = tuple(transforms)
+        strangers = [type(t).__name__ for t in self._transforms if not isinstance(t, BaseQueryTransform)]
+        if strangers or not self._transforms:
+            raise InvalidInputError(
+                "transforms must hold at least one BaseQueryTransform and nothing else; "
+                f"found {strangers or 'none'}."
+            )
+
+    async def arun(
+        self, query_bundle_or_str: QueryType, metadata: dict[str, Any] | None = None
+    ) -> QueryBundle:
+        """Return what `run` returns; a transform that has no `arun` runs in a thread."""
+        query = (
+            QueryBundle(query_bundle_or_str) if isinstance(query_bundle_or_str, str) else query_bundle_or_str
+        )
+        for transform in self._transforms:
+            if hasattr(transform, "arun"):
+                query = await transform.arun(query, metadata)
+            else:
+                query = await asyncio.to_thread(transform.run, query, metadata)
+        return query
+
+    def _run(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> QueryBundle:
+        for transform in self._transforms:
+            query_bundle = transform.run(query_bundle, metadata)
+        return query_bundle
+
+    def _get_prompts(self) -> PromptDictType:
+        return {}
+
+    def _get_prompt_modules(self) -> PromptMixinType:
+        return {str(position): transform for position, transform in enumerate(self._transforms)}
+
+    def _update_prompts(self, prompts: PromptDictType) -> None:
+        """Nothing of its own; `update_prompts` hands each transform its prompts as `0:query_expansion`."""

@@ -1,0 +1,298 @@
+"""HybridRetriever: both legs, complete scores, one explained ranking."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+import llama_index.core.instrumentation as instrument
+import numpy as np
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
+from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
+from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
+
+from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
+from rag_plugin.errors import InvalidInputError
+from rag_plugin.fusion import EQUAL_WEIGHTS, parse_fusion, parse_weights
+from rag_plugin.hits import Explanation, Hit, QueryExplanation, Trace
+from rag_plugin.query_transform import ExpandedQuery
+from rag_plugin.store.diversity import diverse_order
+from rag_plugin.store.hybrid_search import Candidates, Fused, Query, best_first, fuse_candidates, gather
+from rag_plugin.store.hybrid_store import HybridStore
+from rag_plugin.store.queries import query_vector
+from rag_plugin.store.view import View
+from rag_plugin.types import FloatArray, Mode
+
+dispatcher = instrument.get_dispatcher(__name__)
+
+_MODES = ("hybrid", "dense", "sparse")
+
+
+class HybridRetriever(BaseRetriever):
+    """Retrieve by meaning and by words from one store, fused into one ranking.
+
+    Args:
+        store: Where to search.
+        embed_model: What embeds queries; None takes ``Settings.embed_model`` if one was set there, else
+            :class:`~rag_plugin.embeddings.onnx.OnnxEmbedding`. Never touched in mode ``sparse``.
+        similarity_top_k: Hits returned.
+        candidates: Nodes each leg proposes before fusion; at least ``similarity_top_k`` are asked for.
+        mode: ``hybrid``, or one leg alone: ``dense``, ``sparse``.
+        fusion: How the legs' scores become one: ``auto`` needs no tuning; others in
+            :data:`rag_plugin.fusion.FUSIONS`.
+        weights: Of the dense and the sparse leg; only their ratio counts. None weighs them evenly.
+        filters: What every hit's metadata must pass.
+        query_transform: Rewrites queries first, such as
+            :class:`~rag_plugin.query_transform.QueryExpansionTransform`; awaited in async code.
+        feedback: Whether ``auto`` lets the best candidates speak for a second scoring.
+        diversity: 0 (none) to 1: how much a hit is held back for resembling those above it; None is 0.
+        min_score: Hits below it are left out.
+
+    Raises:
+        InvalidInputError: An argument outside its range.
+
+    Example:
+        >>> from llama_index.core.schema import TextNode
+        >>> store = HybridStore()
+        >>> ids = store.add([TextNode(id_="a", text="a cat sat"), TextNode(id_="b", text="a dog ran")])
+        >>> [hit.node_id for hit in HybridRetriever(store, mode="sparse").retrieve("cats")]
+        ['a']
+    """
+
+    def __init__(
+        self,
+        store: HybridStore,
+        *,
+        embed_model: BaseEmbedding | None = None,
+        similarity_top_k: int = 10,
+        candidates: int = 100,
+        mode: Mode = "hybrid",
+        fusion: str = "auto",
+        weights: tuple[float, float] | None = None,
+        filters: MetadataFilters | None = None,
+        query_transform: BaseQueryTransform | None = None,
+        feedback: bool = True,
+        diversity: float | None = None,
+        min_score: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if similarity_top_k < 1 or candidates < 1:
+            raise InvalidInputError(
+                f"similarity_top_k={similarity_top_k}, candidates={candidates}; expected 1 or more of each."
+            )
+        if mode not in _MODES:
+            raise InvalidInputError(f"mode={mode!r}; expected one of {', '.join(_MODES)}.")
+        if diversity is not None and not 0.0 <= diversity <= 1.0:
+            raise InvalidInputError(f"diversity={diversity}; expected 0 to 1.")
+        if weights is not None and len(weights) != 2:
+            raise InvalidInputError(f"weights={weights!r}; expected two numbers, (dense, sparse).")
+        parse_weights(weights or EQUAL_WEIGHTS)
+        self._store = store
+        self._embed_model = embed_model
+        self._similarity_top_k = similarity_top_k
+        self._candidates = max(candidates, similarity_top_k)
+        self._mode: Mode = mode
+        self._fusion = parse_fusion(fusion)
+        self._weights = weights or EQUAL_WEIGHTS
+        self._filters = filters
+        self._query_transform = query_transform
+        self._feedback = feedback
+        self._diversity = diversity or 0.0
+        self._min_score = min_score
+        self._embedding_checked = False
+
+    @property
+    def store(self) -> HybridStore:
+        """Where this retriever searches."""
+        return self._store
+
+    def with_filters(self, filters: MetadataFilters | None) -> Self:
+        """A cheap copy that also demands ``filters``; what this retriever demands already stays demanded."""
+        narrowed = copy.copy(self)
+        given = [part for part in (self._filters, filters) if part is not None]
+        narrowed._filters = (
+            MetadataFilters(filters=given, condition=FilterCondition.AND)
+            if len(given) > 1
+            else (given or [None])[0]
+        )
+        return narrowed
+
+    # --- LlamaIndex's two doors, and ours beside them ----------------------------------------------------
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return list(self._answer(query_bundle).hits)
+
+    @dispatcher.span
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return list((await self._aanswer(query_bundle)).hits)
+
+    def retrieve_many(self, queries: Sequence[QueryType]) -> list[list[NodeWithScore]]:
+        """:meth:`retrieve` for many queries, for evaluation and agents."""
+        return [self.retrieve(query) for query in queries]
+
+    def explain(self, query: QueryType) -> QueryExplanation:
+        """Retrieve, and say what was searched for, how long each stage took and why each hit is there."""
+        return self._answer(QueryBundle(query) if isinstance(query, str) else query)
+
+    def _answer(self, query_bundle: QueryBundle) -> QueryExplanation:
+        _check_text(query_bundle)
+        clock = _Clock()
+        if self._query_transform is not None:
+            query_bundle = self._query_transform.run(query_bundle)
+            clock.lap("transform")
+        expanded = ExpandedQuery.of(query_bundle)
+        vectors: list[FloatArray] = []
+        if self._needs_vectors():
+            model = self._model()
+            vectors = [
+                np.asarray(model.get_query_embedding(text), np.float32) for text in _to_embed(expanded)
+            ]
+            clock.lap("embed")
+        return self._search(expanded, vectors, clock)
+
+    async def _aanswer(self, query_bundle: QueryBundle) -> QueryExplanation:
+        _check_text(query_bundle)
+        clock = _Clock()
+        if self._query_transform is not None:
+            arun = getattr(self._query_transform, "arun", None)
+            # LlamaIndex's own transforms have no async door: they wait on a thread, the loop goes on.
+            query_bundle = await (
+                arun(query_bundle) if arun else asyncio.to_thread(self._query_transform.run, query_bundle)
+            )
+            clock.lap("transform")
+        expanded = ExpandedQuery.of(query_bundle)
+        vectors: list[FloatArray] = []
+        if await asyncio.to_thread(self._needs_vectors):
+            model = await asyncio.to_thread(self._model)
+            found = await asyncio.gather(*(model.aget_query_embedding(text) for text in _to_embed(expanded)))
+            vectors = [np.asarray(vector, np.float32) for vector in found]
+            clock.lap("embed")
+        return await asyncio.to_thread(self._search, expanded, vectors, clock)
+
+    # --- one search --------------------------------------------------------------------------------------
+
+    def _needs_vectors(self) -> bool:
+        # A store of texts alone is searched by words, whatever the mode hoped for.
+        return self._mode != "sparse" and self._weights[0] > 0 and self._store.dimension not in (0, None)
+
+    def _model(self) -> BaseEmbedding:
+        if self._embed_model is None:
+            self._embed_model = resolve_embedding(None)
+        if not self._embedding_checked:
+            self._store.check_embedding(embedding_id(self._embed_model))
+            self._embedding_checked = True
+        return self._embed_model
+
+    def _search(self, expanded: ExpandedQuery, vectors: list[FloatArray], clock: _Clock) -> QueryExplanation:
+        with self._store.view() as view:
+            query = self._query(view, expanded, vectors)
+            selection = view.select(self._filters)
+            candidates = gather(
+                view, query, dense_k=self._candidates, sparse_k=self._candidates, mask=selection.mask
+            )
+            clock.lap("search")
+            fused = fuse_candidates(
+                view, query, candidates, rule=self._fusion, weights=self._weights, feedback=self._feedback
+            )
+            best = self._chosen(view, candidates, fused)
+            clock.lap("fuse")
+            nodes = view.nodes(candidates.positions[best], selection.filters)
+            clock.lap("fetch")
+        explanations = _explanations(query, candidates, fused, best.tolist(), expanded.degraded)
+        hits = tuple(
+            Hit(node=node, score=explanation.score, explanation=explanation)
+            for node, explanation in zip(nodes, explanations, strict=True)
+        )
+        variants = tuple(f"{v.text} ({v.kind}, weight {v.weight:.2f})" for v in expanded.variants)
+        return QueryExplanation(hits, Trace(expanded.query_str, variants, clock.seconds, expanded.degraded))
+
+    def _query(self, view: View, expanded: ExpandedQuery, vectors: list[FloatArray]) -> Query:
+        """All variants as one query.
+
+        A leg's score is linear in its query (exactly so for cosine, dot and BM25), so searching once for the
+        weighted sum of the variants ranks as summing the weighted scores of a search for each would.
+        """
+        vector = terms = None
+        if self._needs_vectors() and (vectors or expanded.embedding is not None):
+            dense_variants = expanded.for_leg("dense")
+            if expanded.embedding is not None:
+                vectors = [np.asarray(expanded.embedding, np.float32), *vectors]
+            checked = [query_vector(view, found) for found in vectors]
+            mixed = np.zeros(checked[0].shape, np.float64)
+            for variant, found in zip(dense_variants, checked, strict=True):
+                mixed += variant.weight * found
+            vector = mixed.astype(np.float32)
+        if self._mode != "dense" and self._weights[1] > 0:
+            terms = view.legs.sparse.query(
+                [(variant.text, variant.weight) for variant in expanded.for_leg("sparse")]
+                if len(expanded.variants) > 1
+                else expanded.query_str
+            )
+        return Query(vector, terms)
+
+    def _chosen(self, view: View, candidates: Candidates, fused: Fused) -> Any:
+        """Indices of the hits among the candidates, best first."""
+        score = fused.score
+        best = best_first(candidates, score, len(score))
+        listed = (candidates.dense_ranks[best] > 0) | (candidates.sparse_ranks[best] > 0)
+        best = best[listed]
+        if self._min_score is not None:
+            best = best[score[best] >= self._min_score]
+        if self._diversity and view.legs.dense is not None:
+            vectors = view.legs.dense.matrix(candidates.positions[best])
+            best = best[diverse_order(score[best], vectors, self._diversity, self._similarity_top_k)]
+        return best[: self._similarity_top_k]
+
+
+def _to_embed(expanded: ExpandedQuery) -> list[str]:
+    """Texts the dense leg searches for that have no vector yet."""
+    texts = [variant.text for variant in expanded.for_leg("dense")]
+    return texts[1:] if expanded.embedding is not None else texts
+
+
+def _explanations(
+    query: Query, candidates: Candidates, fused: Fused, best: list[int], degraded: str | None
+) -> list[Explanation]:
+    def part(values: Any, index: int) -> float | None:
+        return None if values is None else float(values[index])
+
+    return [
+        Explanation(
+            score=float(fused.score[index]),
+            rank=rank,
+            dense_rank=int(candidates.dense_ranks[index]) or None,
+            dense_score=None if query.vector is None else float(candidates.dense[index]),
+            sparse_rank=int(candidates.sparse_ranks[index]) or None,
+            sparse_score=None if query.terms is None else float(candidates.sparse[index]),
+            dense_part=part(fused.dense, index),
+            sparse_part=part(fused.sparse, index),
+            feedback_part=part(fused.feedback, index),
+            degraded=degraded,
+        )
+        for rank, index in enumerate(best, 1)
+    ]
+
+
+def _check_text(query_bundle: QueryBundle) -> None:
+    if not query_bundle.query_str or not query_bundle.query_str.strip():
+        raise InvalidInputError("The query is empty. Give it a word or more to search for.")
+
+
+class _Clock:
+    """Wall time by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap under ``stage``."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now

@@ -1,0 +1,1 @@
+"""The durable store: one truth in SQLite, everything else a cache of it."""

@@ -1,0 +1,417 @@
+"""SQLite: the only truth of a store.
+
+Every write is one transaction, durable when it returns (WAL, ``synchronous=FULL``). Every transaction
+gets the next *change number* and logs which rows it added, removed or rewrote, so that caches built at an
+older change can catch up by replay. Reads happen in short snapshots that are always ended, because an
+open read keeps the WAL from being folded back into the database.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rag_plugin.errors import (
+    StoreClosedError,
+    StoreCorruptedError,
+    StoreFormatError,
+    StoreLockedError,
+    StorePathError,
+    StoreReadOnlyError,
+    StoreWriteError,
+)
+from rag_plugin.store import metadata_index
+
+FILE_NAME = "store.db"
+FORMAT_VERSION = 1
+_APPLICATION_ID = 0x52414750  # "RAGP", so that `file` and we can tell a store from any other database
+
+# 16 KiB pages: a vector of 384 float32 takes 1.5 KB, and ten of them fill such a page to 95 %; the default
+# 4 KiB page holds two and wastes a quarter.
+_PAGE_BYTES = 16_384
+_WAL_LIMIT_BYTES = 64 << 20
+
+_SCHEMA = """
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE state (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    change INTEGER NOT NULL,   -- number of the newest transaction
+    log_from INTEGER NOT NULL, -- the log reaches back to the state after this change
+    live INTEGER NOT NULL      -- rows in nodes; check() compares
+);
+CREATE TABLE nodes (
+    row INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused: a stale cache can miss a row, never mistake it
+    node_id TEXT NOT NULL UNIQUE,
+    ref_doc_id TEXT,
+    payload BLOB NOT NULL,
+    text_hash BLOB NOT NULL,
+    digest BLOB NOT NULL
+);
+CREATE INDEX nodes_by_document ON nodes (ref_doc_id) WHERE ref_doc_id IS NOT NULL;
+-- Apart from the nodes: a 1 KB node and its 1.5 KB vector side by side waste much of a page.
+CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL, digest BLOB NOT NULL);
+CREATE TABLE changes (
+    change INTEGER NOT NULL, first_row INTEGER NOT NULL, last_row INTEGER NOT NULL, operation TEXT NOT NULL,
+    PRIMARY KEY (change, first_row)
+) WITHOUT ROWID;
+"""
+
+Operation = Literal["add", "remove", "rewrite"]
+
+
+class Change(NamedTuple):
+    """One log entry: an operation on the rows ``first_row..last_row``, both included."""
+
+    change: int
+    first_row: int
+    last_row: int
+    operation: Operation
+
+
+class Database:
+    """Connections to one store's SQLite database: one that writes, a pool of those that read.
+
+    Args:
+        folder: The store's folder, or None for a database in memory.
+        read_only: Never write, and refuse to.
+        timeout_s: How long to wait for another process's transaction.
+
+    Raises:
+        StorePathError: There is no store at ``folder`` to read, or it cannot be opened.
+        StoreFormatError: Another program's database, or a newer format than this version reads.
+        StoreCorruptedError: The file is not a readable database.
+    """
+
+    def __init__(self, folder: Path | None, *, read_only: bool, timeout_s: float) -> None:
+        self.folder = folder
+        self.read_only = read_only
+        self._timeout_s = timeout_s
+        self._process = os.getpid()
+        self._closed = False
+        self._idle_readers: list[sqlite3.Connection] = []
+        self._pool_lock = threading.Lock()
+        # One connection serves everything in memory, so reads and writes take turns there.
+        self.write_lock = threading.RLock()
+        self._writer: sqlite3.Connection | None = None
+        with self.errors_named():
+            if not read_only:
+                self._writer = self._connect()
+                self._prepare(self._writer)
+            else:
+                with self.snapshot() as connection:
+                    self._check_format(connection)
+
+    @property
+    def file(self) -> Path | None:
+        """The database file, or None in memory."""
+        return None if self.folder is None else self.folder / FILE_NAME
+
+    # --- connections -------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        file = self.file
+        if file is None:
+            target = ":memory:"
+        elif self.read_only:
+            if not file.exists():
+                raise StorePathError(f"No store at {self.folder}: {FILE_NAME} is missing there.")
+            # On media that cannot be written there is no WAL to read either, and SQLite must be told.
+            immutable = "&immutable=1" if not os.access(self.folder or ".", os.W_OK) else ""
+            target = f"{file.absolute().as_uri()}?mode=ro{immutable}"
+        else:
+            target = file.absolute().as_uri()
+        connection = sqlite3.connect(
+            target,
+            uri=file is not None,
+            timeout=self._timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA cell_size_check=ON")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+        if self.file is not None:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT_BYTES}")
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            # executescript would commit the transaction it finds, so the statements go in one by one.
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in (_SCHEMA + metadata_index.SCHEMA).split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute("INSERT INTO state VALUES (0, 0, 0, 0)")
+            connection.execute("INSERT INTO settings VALUES ('store_id', ?)", [json.dumps(uuid.uuid4().hex)])
+            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+            connection.execute("COMMIT")
+        self._check_format(connection)
+
+    def _check_format(self, connection: sqlite3.Connection) -> None:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if application != _APPLICATION_ID:
+            raise StoreFormatError(f"{self.file} is a database of another program, not a rag_plugin store.")
+        if version > FORMAT_VERSION:
+            raise StoreFormatError(
+                f"{self.file} has store format {version}; this version reads up to {FORMAT_VERSION}. "
+                "Upgrade rag-plugin."
+            )
+
+    def check_usable(self) -> None:
+        """Refuse work after :meth:`close` and in a forked child.
+
+        Raises:
+            StoreClosedError: Either of the two.
+        """
+        if self._closed:
+            raise StoreClosedError("This store was closed; open it again with HybridStore(path).")
+        if os.getpid() != self._process:
+            raise StoreClosedError(
+                f"This store was opened by process {self._process} and inherited through a fork; SQLite "
+                "connections must not cross one. Open it again in the child: HybridStore(path, read_only=True)."
+            )
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A read transaction: every statement inside sees the same committed state.
+
+        Raises:
+            StoreClosedError: The store was closed or inherited through a fork.
+        """
+        self.check_usable()
+        if self.folder is None and self._writer is not None:
+            with self.write_lock, self.errors_named():
+                yield self._writer
+            return
+        with self._pool_lock:
+            connection = self._idle_readers.pop() if self._idle_readers else None
+        with self.errors_named():
+            if connection is None:
+                connection = self._connect()
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                with self._pool_lock:
+                    if self._closed:
+                        connection.close()
+                    else:
+                        self._idle_readers.append(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction: everything inside happens, durably, or nothing does.
+
+        Raises:
+            StoreReadOnlyError: The store was opened read-only.
+            StoreClosedError: It was closed or inherited through a fork.
+            StoreWriteError: The disk refused.
+        """
+        self.check_usable()
+        if self._writer is None:
+            raise StoreReadOnlyError(
+                f"The store at {self.folder} was opened read-only. Open it with read_only=False to write."
+            )
+        with self.write_lock, self.errors_named():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                # A failed statement may have ended the transaction already.
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def errors_named(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours, naming the file and the cure.
+
+        Raises:
+            StoreLockedError: Another process's transaction outlasted ``timeout_s``.
+            StoreWriteError: No space, no permission, or an I/O error.
+            StoreCorruptedError: The file is damaged.
+        """
+        where = self.file or "the store in memory"
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            message = str(error)
+            if "locked" in message or "busy" in message:
+                raise StoreLockedError(
+                    f"{where}: another process holds a transaction longer than {self._timeout_s} s."
+                ) from error
+            if "unable to open" in message:
+                raise StorePathError(f"{where} cannot be opened: {message}.") from error
+            if any(word in message for word in ("full", "disk I/O", "readonly", "read-only", "permission")):
+                raise StoreWriteError(f"{where}: {message}. The store is as it was before.") from error
+            if any(
+                word in message
+                for word in ("malformed", "not a database", "corrupt", "no such", "decode to UTF-8")
+            ):
+                raise StoreCorruptedError(
+                    f"{where}: {message}. Restore a backup, or run check(deep=True) to see what is left."
+                ) from error
+            raise
+
+    def close(self) -> None:
+        """Close every connection. In a forked child nothing is touched: the connections are the parent's."""
+        if self._closed or os.getpid() != self._process:
+            return
+        self._closed = True
+        with self._pool_lock:
+            idle, self._idle_readers = self._idle_readers, []
+        for connection in idle:
+            connection.close()
+        if self._writer is not None:
+            with suppress(sqlite3.Error):  # folding the WAL back is a courtesy; the data is safe without
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._writer.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def vacuum(self) -> None:
+        """Give the pages of deleted rows back to the file system.
+
+        Raises:
+            StoreWriteError: Not enough room for the rewritten copy.
+        """
+        self.check_usable()
+        if self._writer is not None:
+            with self.write_lock, self.errors_named():
+                self._writer.execute("VACUUM")
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def fold_wal(self) -> None:
+        """Fold a WAL that grew past its limit back into the database, unless a reader is in the way."""
+        file = self.file
+        if file is None or self._writer is None:
+            return
+        wal = file.with_name(FILE_NAME + "-wal")
+        if wal.exists() and wal.stat().st_size > _WAL_LIMIT_BYTES:
+            with self.write_lock, self.errors_named():
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def copy_into(self, target: sqlite3.Connection) -> None:
+        """Copy the whole database, as of one moment, into ``target`` (SQLite's online backup)."""
+        with self.snapshot() as connection:
+            connection.backup(target)
+
+    def load_from(self, source: sqlite3.Connection) -> None:
+        """Replace this database by ``source`` (a store in memory takes over a backup)."""
+        self.check_usable()
+        if self._writer is None:
+            raise StoreReadOnlyError("A store opened read-only cannot load a backup.")
+        with self.write_lock, self.errors_named():
+            source.backup(self._writer)
+            self._check_format(self._writer)
+
+
+# --- settings, change numbers, log ---------------------------------------------------------------------------
+
+
+def read_settings(connection: sqlite3.Connection) -> dict[str, Any]:
+    """All settings, decoded."""
+    return {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM settings")}
+
+
+def write_setting(connection: sqlite3.Connection, key: str, value: Any) -> None:
+    """Set one setting to anything JSON can carry."""
+    connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [key, json.dumps(value)])
+
+
+def current_change(connection: sqlite3.Connection) -> int:
+    """Number of the newest committed change this connection sees."""
+    return int(connection.execute("SELECT change FROM state").fetchone()[0])
+
+
+def live_count(connection: sqlite3.Connection) -> int:
+    """How many nodes the store holds."""
+    return int(connection.execute("SELECT live FROM state").fetchone()[0])
+
+
+def log_change(
+    connection: sqlite3.Connection, *, added: Sequence[int], removed: Sequence[int], rewritten: Sequence[int]
+) -> int:
+    """Take the next change number and log what it did.
+
+    Returns:
+        The change number.
+    """
+    change = current_change(connection) + 1
+    entries = [
+        (change, first, last, operation)
+        for rows, operation in ((added, "add"), (removed, "remove"), (rewritten, "rewrite"))
+        for first, last in ranges(rows)
+    ]
+    connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?)", entries)
+    connection.execute("UPDATE state SET change = ?, live = live + ?", [change, len(added) - len(removed)])
+    return change
+
+
+def log_since(connection: sqlite3.Connection, change: int) -> list[Change] | None:
+    """Log entries after ``change``, oldest first; None when the log no longer reaches back that far."""
+    (log_from,) = connection.execute("SELECT log_from FROM state").fetchone()
+    if change < log_from:
+        return None
+    entries = connection.execute(
+        "SELECT change, first_row, last_row, operation FROM changes WHERE change > ? ORDER BY change",
+        [change],
+    )
+    return [Change(*entry) for entry in entries]
+
+
+def trim_log(connection: sqlite3.Connection, change: int) -> None:
+    """Forget log entries up to and including ``change``."""
+    connection.execute("DELETE FROM changes WHERE change <= ?", [change])
+    connection.execute("UPDATE state SET log_from = max(log_from, ?)", [change])
+
+
+def ranges(rows: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Rows as runs of consecutive numbers, both ends included."""
+    first = last = None
+    for row in sorted(rows):
+        if last is not None and row == last + 1:
+            last = row
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = row
+    if first is not None and last is not None:
+        yield first, last
+
+
+_BATCH_SIZES = (512, 64, 8, 1)
+
+
+def select_in(
+    connection: sqlite3.Connection, statement: str, values: Sequence[Any]
+) -> Iterator[tuple[Any, ...]]:
+    """Run ``statement``, which ends in ``IN``, over ``values`` of any number.
+
+    The lists go in a few fixed lengths, so that SQLite compiles a handful of statements and no more.
+    """
+    start = 0
+    while start < len(values):
+        size = next(size for size in _BATCH_SIZES if size <= len(values) - start or size == 1)
+        batch = values[start : start + size]
+        yield from connection.execute(f"{statement} ({','.join('?' * size)})", batch)
+        start += size

@@ -1,0 +1,357 @@
+"""Keeps the truth and its caches in step: writes, publishes, catches up, rebuilds.
+
+A write prepares the next legs while its transaction is open, commits, then swaps the legs in. A query pins
+one change: it opens a read transaction and takes the legs only if both stand at the same change number.
+Whoever finds the legs behind the truth (a reader beside another process's writer) replays the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, cast
+
+import numpy as np
+
+from rag_plugin.errors import EmbeddingMismatchError, StoreError
+from rag_plugin.store import backups, snapshots
+from rag_plugin.store import database as db
+from rag_plugin.store import rows as stored_rows
+from rag_plugin.store.analyzer import Analyzer
+from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.legs import Legs
+from rag_plugin.store.paths import prepare_folder
+from rag_plugin.store.records import NodeRecord
+from rag_plugin.store.sparse_index import SparseIndex
+from rag_plugin.store.view import View
+from rag_plugin.store.writer_lock import WriterLock
+from rag_plugin.types import Metric, WriteReport
+
+logger = logging.getLogger(__name__)
+
+_SNAPSHOT_AFTER_ROWS = 20_000
+"""Rows written since the last snapshot before the next; replaying as many takes about a second."""
+_SNAPSHOT_ON_CLOSE_ROWS = 500
+"""Fewer rows than this are replayed at the next opening in less time than a snapshot takes to write."""
+_COMPACT_SHARE = 0.3
+"""Share of tombstones at which a snapshot renumbers the legs: searches scan tombstones too."""
+
+
+class Engine:
+    """One opened store.
+
+    Args:
+        folder: Where the store lives, or None for memory.
+        metric: Similarity, or None to take the store's own (cosine for a new one).
+        analyzer: Analyzer, or None to take the store's own (English for a new one).
+        bm25: Scoring of the sparse leg; a matter of taste per opening, since postings do not depend on it.
+        read_only: Open without the right to write.
+        timeout_s: How long to wait for another writer.
+
+    Raises:
+        StorePathError: ``folder`` cannot hold a store.
+        StoreLockedError: Another writer has it open.
+        EmbeddingMismatchError: It was built with another metric or analyzer.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        metric: Metric | None,
+        analyzer: Analyzer | None,
+        bm25: Bm25,
+        read_only: bool,
+        timeout_s: float,
+    ) -> None:
+        DenseIndex.empty(1, metric or "cosine")  # refuses an unknown metric before anything is written
+        if folder is not None:
+            prepare_folder(folder, read_only=read_only)
+        self.folder = folder
+        self._lock = WriterLock(folder, timeout_s) if folder is not None and not read_only else None
+        self._process = os.getpid()
+        self._write_lock = Lock()  # writers take turns, and so does who replays the log
+        self._snapshot_change = -1
+        self._rows_since_snapshot = 0
+        try:
+            self.database = db.Database(folder, read_only=read_only, timeout_s=timeout_s)
+            with self.database.snapshot() as connection:
+                settings = db.read_settings(connection)
+            self.metric: Metric = cast("Metric", _agreed("metric", metric, settings.get("metric"), "cosine"))
+            stored_analyzer = settings.get("analyzer")
+            self.analyzer = analyzer or Analyzer.named(stored_analyzer or "english")
+            _agreed("analyzer", analyzer and analyzer.name, stored_analyzer, "english")
+            self.bm25 = bm25
+            if not read_only:
+                self._claim(settings)
+            self._store_id = str(settings["store_id"])
+            self._legs = Legs.empty(SparseIndex.empty(self.analyzer, bm25))
+            self._open_legs()
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+
+    def _claim(self, settings: dict[str, Any]) -> None:
+        """Write down what a new store is built with."""
+        wanted = {"metric": self.metric, "analyzer": self.analyzer.name}
+        missing = {key: value for key, value in wanted.items() if key not in settings}
+        if missing:
+            with self.database.transaction() as connection:
+                for key, value in missing.items():
+                    db.write_setting(connection, key, value)
+
+    @property
+    def _configuration(self) -> snapshots.Configuration:
+        return snapshots.Configuration(self._store_id, self.metric, self.analyzer.fingerprint())
+
+    @property
+    def legs(self) -> Legs:
+        """The newest published legs; for reading sizes, a query pins its own through :meth:`view`."""
+        return self._legs
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def view(self) -> Iterator[View]:
+        """Pin the newest committed change: legs and rows that belong together, until the block ends."""
+        while True:
+            with self.database.snapshot() as connection:
+                legs = self._legs
+                if legs.change == db.current_change(connection):
+                    yield View(legs, connection)
+                    return
+            # Outside the read transaction: in memory the writer needs that very connection to go on.
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        with self._write_lock, self.database.snapshot() as connection:
+            change = db.current_change(connection)
+            if self._legs.change >= change:
+                return
+            log = db.log_since(connection, self._legs.change)
+            if log is None:
+                logger.info("The log no longer reaches back to change %d.", self._legs.change)
+                self._legs = self._load_or_rebuild(connection, change)
+            else:
+                self._legs = self._replayed(connection, self._legs, log, change)
+
+    def _open_legs(self) -> None:
+        with self.database.snapshot() as connection:
+            self._legs = self._load_or_rebuild(connection, db.current_change(connection))
+
+    def _load_or_rebuild(self, connection: sqlite3.Connection, change: int) -> Legs:
+        """Legs at ``change`` from the newest usable snapshot and the log, else from the truth alone."""
+        legs = None
+        if self.folder is not None and change > 0:
+            legs = snapshots.load_newest(
+                self.folder, self._configuration, analyzer=self.analyzer, bm25=self.bm25, newest_change=change
+            )
+        if legs is not None:
+            log = db.log_since(connection, legs.change)
+            if log is not None:
+                self._snapshot_change = legs.change
+                self._rows_since_snapshot = sum(entry.last_row - entry.first_row + 1 for entry in log)
+                return self._replayed(connection, legs, log, change)
+            logger.warning("The log no longer reaches back to the snapshot at change %d.", legs.change)
+        if db.live_count(connection):
+            logger.info("Building the legs of %s from the database.", self.folder or "the store in memory")
+        self._rows_since_snapshot = db.live_count(connection)
+        empty = Legs.empty(SparseIndex.empty(self.analyzer, self.bm25))
+        return self._with_stored_rows(connection, empty, 0, None).at(change)
+
+    def _replayed(
+        self, connection: sqlite3.Connection, legs: Legs, log: Sequence[db.Change], change: int
+    ) -> Legs:
+        """``legs`` brought from their change to ``change``."""
+        newest = int(legs.rows.view[-1]) if legs.size else 0
+        for entry in log:
+            if entry.operation == "remove" and entry.first_row <= newest:
+                last = min(entry.last_row, newest)
+                legs = legs.removed(np.arange(entry.first_row, last + 1, dtype=np.int64))
+        # A row that was added and removed since is in no table, so it never enters the legs.
+        for entry in sorted((entry for entry in log if entry.operation == "add"), key=lambda e: e.first_row):
+            legs = self._with_stored_rows(connection, legs, entry.first_row, entry.last_row)
+        return legs.at(change)
+
+    def _with_stored_rows(
+        self, connection: sqlite3.Connection, legs: Legs, first_row: int, last_row: int | None
+    ) -> Legs:
+        for batch in stored_rows.batches(connection, first_row, last_row):
+            dense = legs.dense
+            if dense is None and batch.vectors is not None:
+                dense = DenseIndex.empty(batch.vectors.shape[1], self.metric)
+            legs = legs.added(batch.rows, batch.texts, batch.vectors, dense)
+        return legs
+
+    # --- writing -----------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        records: Sequence[NodeRecord] = (),
+        *,
+        drop_documents: Collection[str] = (),
+        drop_nodes: Collection[str] = (),
+        reindex: Collection[str] = (),
+    ) -> WriteReport:
+        """One transaction: upsert ``records``, drop what is named, publish the legs.
+
+        Args:
+            records: Nodes to hold afterwards; of several with one id the last counts.
+            drop_documents: Documents whose nodes leave, unless they are among ``records``.
+            drop_nodes: Ids that leave.
+            reindex: Ids whose embedded text changed though their vector and its hash stay.
+
+        Raises:
+            InvalidInputError: A vector is missing, or there is one where the store holds none.
+            StoreReadOnlyError: Opened read-only.
+            StoreWriteError: The disk refused; nothing changed.
+        """
+        self.database.check_usable()
+        latest = {record.node_id: record for record in records}
+        repeated = tuple(dict.fromkeys(r.node_id for r in records if latest[r.node_id] is not r))
+        self._catch_up()
+        with self._write_lock:
+            with self.database.transaction() as connection:
+                plan = stored_rows.plan_write(connection, latest, drop_documents, drop_nodes, reindex)
+                if plan.is_empty:
+                    return plan.report(repeated)
+                dimension = self._agreed_dimension(connection, plan.added)
+                change = stored_rows.apply(connection, plan)
+                legs = self._legs.removed(np.array(plan.removed_rows, np.int64))
+                dense = legs.dense
+                if dense is None and dimension:
+                    dense = DenseIndex.empty(dimension, self.metric)
+                vectors = plan.added_vectors if dimension else None
+                legs = legs.added(plan.added_rows, [r.text for r in plan.added], vectors, dense).at(change)
+            self._legs = legs
+            self._rows_since_snapshot += plan.rows_touched
+            self._after_write()
+        return plan.report(repeated)
+
+    def _agreed_dimension(self, connection: sqlite3.Connection, added: Sequence[NodeRecord]) -> int:
+        """The store's dimension, fixed by its first nodes; 0 when it holds texts without vectors."""
+        if not added:
+            return 0 if self._legs.dense is None else self._legs.dense.dimension
+        stored = db.read_settings(connection).get("dimension")
+        first = added[0].vector
+        dimension = (0 if first is None else first.size) if stored is None else int(stored)
+        for record in added:
+            found = 0 if record.vector is None else record.vector.size
+            if found != dimension:
+                expected = f"vectors of {dimension} dimensions" if dimension else "texts without vectors"
+                given = f"a vector of {found}" if found else "no embedding"
+                raise EmbeddingMismatchError(
+                    f"Node {record.node_id!r} has {given}; the store holds {expected}. Embed every node with "
+                    "one model before adding it (IngestionPipeline and ingest() do), or use a store of its own."
+                )
+        if stored is None:
+            db.write_setting(connection, "dimension", dimension)
+        return dimension
+
+    @property
+    def dimension(self) -> int | None:
+        """Components of a vector; 0 in a store of texts alone, None before the first node."""
+        stored = self.settings().get("dimension")
+        return None if stored is None else int(stored)
+
+    def clear(self) -> None:
+        """Remove every node in one transaction; rows are not reused, the dimension is free again."""
+        with self._write_lock:
+            with self.database.transaction() as connection:
+                change = stored_rows.clear(connection)
+            self._legs = Legs.empty(SparseIndex.empty(self.analyzer, self.bm25), change=change)
+
+    def take_over(self, backup: Path) -> None:
+        """Replace the contents of this store, in memory, by those of a backup file.
+
+        Raises:
+            StorePathError: No such file.
+            EmbeddingMismatchError: The backup was built with another metric or analyzer.
+        """
+        with backups.opened(backup) as source, self._write_lock:
+            self.database.load_from(source)
+            settings = db.read_settings(source)
+            self.metric = settings["metric"]
+            self.analyzer = Analyzer.named(settings["analyzer"])
+            self._store_id = str(settings["store_id"])
+            self._open_legs()
+
+    def settings(self) -> dict[str, Any]:
+        """What the store was built with and has learned."""
+        with self.database.snapshot() as connection:
+            return db.read_settings(connection)
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep ``value`` (anything JSON can carry) in the store.
+
+        Raises:
+            StoreReadOnlyError: Opened read-only.
+        """
+        with self._write_lock, self.database.transaction() as connection:
+            db.write_setting(connection, key, value)
+
+    # --- snapshots ---------------------------------------------------------------------------------------
+
+    def _after_write(self) -> None:
+        due = max(_SNAPSHOT_AFTER_ROWS, self._legs.size // 2)
+        if self.folder is not None and self._rows_since_snapshot >= due:
+            try:
+                self._save_snapshot()
+            except StoreError as error:
+                # The write itself is safe; without a snapshot the next opening is slower, nothing else.
+                logger.warning("%s", error)
+        self.database.fold_wal()
+
+    def _save_snapshot(self) -> None:
+        if self.folder is None or self._legs.change == self._snapshot_change:
+            return
+        legs = self._legs
+        if legs.dead_share > _COMPACT_SHARE:
+            legs = legs.compacted()
+        path = snapshots.save(self.folder, legs, self._configuration)
+        # From now on the vectors come from the file by memory map, and their copy in memory is let go.
+        self._legs = snapshots.load(path, self._configuration, analyzer=self.analyzer, bm25=self.bm25)
+        previous, self._snapshot_change = self._snapshot_change, legs.change
+        self._rows_since_snapshot = 0
+        with self.database.transaction() as connection:
+            db.trim_log(connection, max(previous, 0))
+
+    def compact(self) -> None:
+        """Drop tombstones, rebuild the metadata index, write a snapshot and give unused disk pages back."""
+        with self._write_lock:
+            with self.database.transaction() as connection:
+                stored_rows.rebuild_metadata(connection)
+            self._legs = self._legs.compacted()
+            self._snapshot_change = -1
+            self._save_snapshot()
+        self.database.vacuum()
+
+    def close(self) -> None:
+        """Snapshot what changed, close the database, let the next writer in. Closing twice is fine."""
+        if os.getpid() != self._process or self.database.closed:
+            return
+        if self._lock is not None and self._rows_since_snapshot >= _SNAPSHOT_ON_CLOSE_ROWS:
+            with self._write_lock:
+                try:
+                    self._save_snapshot()
+                except StoreError as error:
+                    logger.warning("%s", error)
+        self.database.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _agreed(what: str, wanted: str | None, stored: str | None, default: str) -> str:
+    if wanted is not None and stored is not None and wanted != stored:
+        raise EmbeddingMismatchError(
+            f"The store was built with {what}={stored!r} and is opened with {what}={wanted!r}. Open it without "
+            f"naming a {what}, or build a new store."
+        )
+    return wanted or stored or default

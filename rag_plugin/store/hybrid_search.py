@@ -1,0 +1,174 @@
+"""One hybrid search inside a view: both legs' candidates, complete scores, one ranking.
+
+Because both legs are ours, a node that one leg found is scored exactly by the other too, so fusion never has
+to guess a missing score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag_plugin.fusion import EQUAL_WEIGHTS, auto, fuse
+from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.sparse_index import QueryTerms
+from rag_plugin.store.view import View
+from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for.
+
+    Attributes:
+        vector: ``(d,)``, or None to leave the dense leg out.
+        terms: Analysed query text, or None to leave the sparse leg out.
+    """
+
+    vector: FloatArray | None
+    terms: QueryTerms | None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The union of both legs' best nodes; every array is ``(m,)``, in ascending order of positions.
+
+    Attributes:
+        positions: Where the nodes lie.
+        dense: Similarity of every candidate, whichever leg found it; zeros without a dense leg.
+        sparse: BM25 of every candidate; zeros without a sparse leg.
+        dense_ranks: Place in the dense leg's list, from 1; 0 where it did not list the node.
+        sparse_ranks: The same for the sparse leg.
+    """
+
+    positions: IntArray
+    dense: DoubleArray
+    sparse: DoubleArray
+    dense_ranks: IntArray
+    sparse_ranks: IntArray
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Fused scores of candidates, ``(m,)`` float64, and each part's share where the rule is a sum."""
+
+    score: DoubleArray
+    dense: DoubleArray | None = None
+    sparse: DoubleArray | None = None
+    feedback: DoubleArray | None = None
+
+
+def gather(
+    view: View,
+    query: Query,
+    *,
+    dense_k: int,
+    sparse_k: int,
+    mask: BoolArray | None,
+    extra: IntArray | None = None,
+) -> Candidates:
+    """Search both legs and score every node either of them found, by both.
+
+    Args:
+        view: Where to search.
+        query: What for.
+        dense_k: Candidates of the dense leg.
+        sparse_k: Candidates of the sparse leg.
+        mask: ``(n,)`` positions that may be returned, None for all.
+        extra: Positions to score besides (what another formulation of the query found).
+    """
+    nothing = np.empty(0, np.int64)
+    dense, sparse = view.legs.dense, view.legs.sparse
+    from_dense = from_sparse = nothing
+    if query.vector is not None and dense is not None:
+        from_dense, _ = dense.search(query.vector, dense_k, mask)
+    if query.terms is not None:
+        from_sparse, _ = sparse.search(query.terms, sparse_k, mask)
+    positions = np.unique(np.concatenate([from_dense, from_sparse, nothing if extra is None else extra]))
+    zeros = np.zeros(len(positions))
+    return Candidates(
+        positions,
+        zeros if query.vector is None or dense is None else dense.similarities(query.vector, positions),
+        zeros if query.terms is None else sparse.scores(query.terms, positions),
+        _ranks(positions, from_dense),
+        _ranks(positions, from_sparse),
+    )
+
+
+def fuse_candidates(
+    view: View,
+    query: Query,
+    candidates: Candidates,
+    *,
+    rule: str = "auto",
+    weights: tuple[float, float] = EQUAL_WEIGHTS,
+    feedback: bool = True,
+) -> Fused:
+    """Score the candidates by ``rule``; one leg alone keeps its own scores.
+
+    Args:
+        view: Where the candidates come from.
+        query: The query they were gathered for.
+        candidates: Non-empty arrays or empty ones.
+        rule: Any of :data:`rag_plugin.fusion.FUSIONS`.
+        weights: Of the dense and the sparse leg; only their ratio counts.
+        feedback: Whether ``auto`` lets the best candidates speak (see :mod:`rag_plugin.fusion.auto`).
+    """
+    dense = view.legs.dense
+    if query.terms is None or weights[1] == 0:
+        return Fused(candidates.dense, dense=candidates.dense)
+    if query.vector is None or dense is None or weights[0] == 0:
+        return Fused(candidates.sparse, sparse=candidates.sparse)
+    if rule == "auto":
+        return _auto(view, dense, query.vector, query.terms, candidates, weights, feedback)
+    score = fuse(
+        rule,
+        candidates.dense,
+        candidates.sparse,
+        candidates.dense_ranks,
+        candidates.sparse_ranks,
+        weights=weights,
+    )
+    return Fused(score)
+
+
+def _auto(
+    view: View,
+    dense: DenseIndex,
+    vector: FloatArray,
+    terms: QueryTerms,
+    candidates: Candidates,
+    weights: tuple[float, float],
+    feedback: bool,
+) -> Fused:
+    """``fusion="auto"``: see :mod:`rag_plugin.fusion.auto` for the rule and its source."""
+    positions, sparse, metric = candidates.positions, view.legs.sparse, dense.metric
+    if len(positions) == 0:
+        return Fused(np.zeros(0))
+    vectors = dense.matrix(positions)
+    scale = view.legs.dense_scale()
+    share = (2 * weights[0] / sum(weights), 2 * weights[1] / sum(weights))
+    first = auto.auto_scores(
+        auto.similarities(vector, vectors, metric), sparse.lexical_scores(terms, positions), scale
+    )
+    result = first
+    if feedback:
+        best, believed = auto.feedback_weights(first.score)
+        moved = auto.rocchio(vector, vectors[best], believed, metric)
+        term_ids, term_weights = sparse.expansion(positions[best], believed, terms.mass)
+        expansion = sparse.weighted_scores(term_ids, term_weights, positions)
+        result = auto.auto_with_feedback(first, auto.similarities(moved, vectors, metric), expansion, scale)
+    parts = (share[0] * result.dense, share[1] * result.sparse, result.feedback)
+    return Fused(parts[0] + parts[1] + parts[2], *parts)
+
+
+def best_first(candidates: Candidates, score: DoubleArray, k: int) -> IntArray:
+    """Indices of the ``k`` best candidates, best first, ties by position (the older node first)."""
+    return np.lexsort((candidates.positions, -score))[:k]
+
+
+def _ranks(positions: IntArray, listed: IntArray) -> IntArray:
+    ranks = np.zeros(len(positions), np.int64)
+    ranks[np.searchsorted(positions, listed)] = np.arange(1, len(listed) + 1)
+    return ranks

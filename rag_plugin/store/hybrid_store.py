@@ -1,0 +1,455 @@
+"""HybridStore: the LlamaIndex vector store over one durable truth, with a dense and a sparse leg."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryResult,
+)
+
+from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, StoreError
+from rag_plugin.store import backups
+from rag_plugin.store.analyzer import Analyzer
+from rag_plugin.store.audit import CheckReport, check_engine
+from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.database import live_count, select_in
+from rag_plugin.store.dense_index import dense_kind
+from rag_plugin.store.engine import Engine
+from rag_plugin.store.queries import run_query
+from rag_plugin.store.records import embedded_text, record_of
+from rag_plugin.store.rows import full_nodes, text_hashes
+from rag_plugin.store.view import View
+from rag_plugin.types import Metric, WriteReport
+
+Result = TypeVar("Result")
+
+_PERSISTED_AS = "{namespace}__vector_store.json"
+"""Name LlamaIndex's StorageContext.persist() gives a vector store's file."""
+
+
+class HybridStore(BasePydanticVectorStore):
+    """A LlamaIndex vector store that searches vectors and words, and loses nothing.
+
+    SQLite holds every node; FAISS/BLAS and BM25 search caches of it. One ``add`` or ``delete`` is one
+    transaction, durable when the call returns. One process writes, any number read beside it.
+
+    Args:
+        path: Folder of the store, created if missing; None keeps everything in memory.
+        metric: ``cosine``, ``dot``, ``l2`` or ``l1``; None means as the store was built, cosine for a new one.
+        dense: Kind of dense index; ``auto`` picks by size.
+        analyzer: Language of the texts by name (``english``, ``german``, ``cjk``, ``simple``, …) or the import
+            path of a callable; None means as the store was built, English for a new one.
+        bm25: Sparse scoring: ``lucene``, or rank_bm25's ``okapi``, ``l``, ``plus``.
+        read_only: Open beside a writer; every write raises.
+        timeout_s: How long to wait for another writer to let go.
+
+    Raises:
+        StorePathError: The path cannot hold a store.
+        StoreLockedError: Another writer has it open.
+        EmbeddingMismatchError: It was built with another metric or analyzer.
+        StoreFormatError: Written by a newer version, or no store at all.
+        StoreCorruptedError: The database is damaged.
+
+    Example:
+        >>> from llama_index.core.schema import TextNode
+        >>> store = HybridStore()
+        >>> store.add([TextNode(id_="a", text="a cat sat", embedding=[1.0, 0.0])])
+        ['a']
+        >>> store.count
+        1
+    """
+
+    stores_text: bool = True
+    flat_metadata: bool = False
+    path: Path | None = None
+    read_only: bool = False
+
+    _engine: Engine = PrivateAttr()
+    _arguments: dict[str, Any] = PrivateAttr()
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        metric: Metric | None = None,
+        dense: str = "auto",
+        analyzer: str | Analyzer | None = None,
+        bm25: str | Bm25 = "lucene",
+        read_only: bool = False,
+        timeout_s: float = 5.0,
+    ) -> None:
+        if path is None and read_only:
+            raise InvalidInputError(
+                "A store in memory cannot be read_only: nobody else could have filled it."
+            )
+        folder = None if path is None else Path(path)
+        super().__init__(path=folder, read_only=read_only)  # type: ignore[call-arg]
+        self._arguments = {
+            "metric": metric,
+            "dense": dense_kind(dense),
+            "analyzer": analyzer,
+            "bm25": bm25,
+            "timeout_s": timeout_s,
+        }
+        self._engine = Engine(
+            folder,
+            metric=metric,
+            analyzer=Analyzer.named(analyzer) if isinstance(analyzer, str) else analyzer,
+            bm25=Bm25.named(bm25),
+            read_only=read_only,
+            timeout_s=timeout_s,
+        )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name LlamaIndex serialises this component under."""
+        return "HybridStore"
+
+    @property
+    def client(self) -> Engine:
+        """The engine underneath."""
+        return self._engine
+
+    @property
+    def metric(self) -> Metric:
+        """Similarity the store was built with."""
+        return self._engine.metric
+
+    @property
+    def dimension(self) -> int | None:
+        """Components of a vector; 0 in a store of texts alone, None before the first node."""
+        return self._engine.dimension
+
+    @property
+    def count(self) -> int:
+        """How many nodes the store holds."""
+        with self._engine.view() as view:
+            return live_count(view.connection)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __repr__(self) -> str:
+        where = "memory" if self.path is None else repr(str(self.path))
+        return f"HybridStore({where}, {self.count} nodes, dimension={self.dimension}, metric={self.metric!r})"
+
+    # --- writing -----------------------------------------------------------------------------------------
+
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Upsert ``nodes`` by node id, in one transaction, durable on return.
+
+        A node equal to the stored one is not written again; of several with one id the last wins. A node
+        without an embedding is legal where the store holds texts alone, or where it holds the node with the
+        same embedded text already (the stored vector stays).
+
+        Returns:
+            The nodes' ids, in the order given.
+
+        Raises:
+            InvalidInputError: A node that cannot be stored; nothing was changed.
+            EmbeddingMismatchError: Vectors of another dimension than the store's.
+            StoreReadOnlyError: Opened read-only.
+            StoreWriteError: The disk refused; nothing was changed.
+        """
+        self.upsert(nodes)
+        return [node.node_id for node in nodes]
+
+    def upsert(self, nodes: Sequence[BaseNode]) -> WriteReport:
+        """:meth:`add`, with a report of what changed."""
+        return self._engine.write([record_of(node) for node in nodes])
+
+    def replace(self, nodes: Sequence[BaseNode], ref_doc_ids: Collection[str]) -> WriteReport:
+        """Swap documents in one transaction: ``nodes`` in, every other node of ``ref_doc_ids`` out.
+
+        Raises:
+            InvalidInputError: A node that cannot be stored; nothing was changed.
+        """
+        return self._engine.write([record_of(node) for node in nodes], drop_documents=ref_doc_ids)
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Remove every node of a document; an unknown one is no error."""
+        self._engine.write(drop_documents=[ref_doc_id])
+
+    def delete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        """Remove the nodes that are among ``node_ids`` and pass ``filters`` (each given narrows).
+
+        Raises:
+            InvalidInputError: Neither is given; use :meth:`clear` to remove everything.
+        """
+        if node_ids is None and filters is None:
+            raise InvalidInputError("delete_nodes() needs node_ids or filters; clear() removes every node.")
+        if filters is not None:
+            node_ids = [node.node_id for node in self.get_nodes(node_ids, filters)]
+        self._engine.write(drop_nodes=node_ids or [])
+
+    def clear(self) -> None:
+        """Remove every node; the next one may have another dimension."""
+        self._engine.clear()
+
+    def update_metadata(self, node_ids: Sequence[str], changes: Mapping[str, Any]) -> WriteReport:
+        """Set metadata keys of stored nodes, without embedding anything again.
+
+        Args:
+            node_ids: Which nodes.
+            changes: Values by key; a value of None is stored as such.
+
+        Raises:
+            InvalidInputError: An unknown node id, or a value JSON cannot carry; nothing was changed.
+        """
+        with self._engine.view() as view:
+            nodes = full_nodes(view, _rows_of_all(view, node_ids))
+            hashes = text_hashes(view.connection, node_ids)
+        records, reindex = [], []
+        for node in nodes:
+            before = embedded_text(node)
+            node.metadata = {**node.metadata, **changes}
+            # The vector was made from the old text, and its hash keeps saying so.
+            records.append(replace(record_of(node), text_hash=hashes[node.node_id]))
+            if embedded_text(node) != before:
+                reindex.append(node.node_id)
+        return self._engine.write(records, reindex=reindex)
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def view(self) -> AbstractContextManager[View]:
+        """Pin the newest committed state for a few reads that belong together; keep it short."""
+        return self._engine.view()
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Search by vector, by words, or both.
+
+        Modes: DEFAULT (vector), SPARSE and TEXT_SEARCH (words; no vector needed), HYBRID (both; ``alpha``
+        None weighs by itself, 1 is the vector alone, 0 the words alone; ``sparse_top_k`` and ``hybrid_top_k``
+        are respected) and MMR (``mmr_threshold``).
+
+        Raises:
+            UnsupportedQueryError: Another mode.
+            InvalidInputError: The mode needs a vector or a text that is missing, or k is below 1.
+            EmbeddingMismatchError: The query vector has another dimension.
+            FilterError: A filter makes no sense.
+        """
+        with self._engine.view() as view:
+            return run_query(view, query, mmr_threshold=kwargs.get("mmr_threshold"))
+
+    def get_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """Nodes by id and filter, with their embeddings, in the order they were added; None selects all."""
+        with self._engine.view() as view:
+            selection = view.select(filters, node_ids=node_ids)
+            positions = view.legs.alive if selection.mask is None else selection.mask
+            return full_nodes(view, view.legs.rows.view[np.flatnonzero(positions)].tolist())
+
+    def ref_doc_ids(self) -> set[str]:
+        """Ids of all documents the stored nodes were cut from."""
+        with self._engine.view() as view:
+            rows = view.connection.execute(
+                "SELECT DISTINCT ref_doc_id FROM nodes WHERE ref_doc_id IS NOT NULL"
+            )
+            return {ref_doc_id for (ref_doc_id,) in rows}
+
+    def text_hashes(self, node_ids: Sequence[str]) -> dict[str, bytes]:
+        """Hash of the text each stored node's vector was made from; unknown ids are left out."""
+        with self._engine.view() as view:
+            return text_hashes(view.connection, node_ids)
+
+    def bind_embedding(self, model_id: str) -> None:
+        """Tie the store to one embedding model; another one is refused from then on.
+
+        Raises:
+            EmbeddingMismatchError: It belongs to another model.
+        """
+        if self.check_embedding(model_id) is None and not self.read_only:
+            self._engine.remember("embedding", model_id)
+
+    def check_embedding(self, model_id: str) -> str | None:
+        """Refuse ``model_id`` if the store is tied to another embedding model.
+
+        Returns:
+            The model the store is tied to, None if it is tied to none.
+
+        Raises:
+            EmbeddingMismatchError: It is tied to another one.
+        """
+        stored: str | None = self._engine.settings().get("embedding")
+        if stored is not None and stored != model_id:
+            raise EmbeddingMismatchError(
+                f"The store's vectors were made by {stored!r}; this is {model_id!r}. Use the same model, or "
+                "build a new store."
+            )
+        return stored
+
+    # --- care --------------------------------------------------------------------------------------------
+
+    def check(self, deep: bool = False) -> CheckReport:
+        """Verify the truth and audit the caches; ``deep`` reads every row and every page."""
+        return check_engine(self._engine, deep=deep)
+
+    def stats(self) -> dict[str, Any]:
+        """Sizes and settings of the store, for people and dashboards."""
+        with self._engine.view() as view:
+            legs = view.legs
+            return {
+                "nodes": live_count(view.connection),
+                "documents": view.connection.execute(
+                    "SELECT count(DISTINCT ref_doc_id) FROM nodes"
+                ).fetchone()[0],
+                "tombstones": legs.size - legs.live_count,
+                "dimension": self._engine.dimension,
+                "metric": self.metric,
+                "analyzer": self._engine.analyzer.name,
+                "bm25": self._engine.bm25.variant,
+                "embedding": self._engine.settings().get("embedding"),
+                "change": legs.change,
+                "disk_bytes": backups.folder_bytes(self.path),
+                "path": None if self.path is None else str(self.path),
+            }
+
+    def compact(self) -> None:
+        """Drop tombstones, renew the snapshot and give unused disk pages back."""
+        self._engine.compact()
+
+    def backup(self, path: str | Path) -> Path:
+        """Write the whole store, as of one moment, to one file, also while it is in use.
+
+        Raises:
+            StoreWriteError: The disk refused; an older backup of that name is untouched.
+        """
+        return backups.write(self._engine.database, Path(path))
+
+    @classmethod
+    def restore(cls, backup: str | Path, path: str | Path, **arguments: Any) -> Self:
+        """A new store at ``path`` from a backup file.
+
+        Raises:
+            StorePathError: No such backup, or ``path`` holds a store already.
+        """
+        backups.restore(Path(backup), Path(path))
+        return cls(path, **arguments)
+
+    def persist(self, persist_path: str, fs: Any = None) -> None:
+        """Write a backup where LlamaIndex's ``StorageContext.persist`` wants one.
+
+        The store is durable without; this is for moving it along with the rest of a storage context.
+
+        Raises:
+            InvalidInputError: A remote filesystem is asked for.
+        """
+        if fs is not None and type(fs).__name__ != "LocalFileSystem":
+            raise InvalidInputError(f"persist() writes to local disks only, not through {type(fs).__name__}.")
+        Path(persist_path).parent.mkdir(parents=True, exist_ok=True)
+        self.backup(persist_path)
+
+    @classmethod
+    def from_persist_dir(cls, persist_dir: str, namespace: str = "default", fs: Any = None) -> Self:
+        """The store that ``StorageContext.persist(persist_dir)`` wrote, in memory.
+
+        Where ``persist_dir`` is itself a store's folder, that store is opened instead.
+
+        Raises:
+            StorePathError: Neither is there.
+        """
+        folder = Path(persist_dir)
+        if backups.is_store(folder):
+            return cls(folder)
+        return cls.from_persist_path(str(folder / _PERSISTED_AS.format(namespace=namespace)))
+
+    @classmethod
+    def from_persist_path(cls, persist_path: str, fs: Any = None) -> Self:
+        """The store in a backup file, in memory.
+
+        Raises:
+            StorePathError: No such file.
+        """
+        store = cls()
+        store._engine.take_over(Path(persist_path))
+        return store
+
+    def close(self) -> None:
+        """Let go of files and of the writer's lock. Closing twice is fine."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # --- async twins: the same bodies on a thread, so that the event loop goes on ------------------------
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """:meth:`add` without blocking the event loop."""
+        return await asyncio.to_thread(self.add, nodes, **kwargs)
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """:meth:`delete` without blocking the event loop."""
+        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+
+    async def adelete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        """:meth:`delete_nodes` without blocking the event loop."""
+        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+
+    async def aclear(self) -> None:
+        """:meth:`clear` without blocking the event loop."""
+        await asyncio.to_thread(self.clear)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """:meth:`query` without blocking the event loop."""
+        return await asyncio.to_thread(self.query, query, **kwargs)
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """:meth:`get_nodes` without blocking the event loop."""
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+
+    # --- pickling: workers of an ingestion pipeline get a reader of the same folder ----------------------
+
+    def __reduce__(self) -> tuple[Callable[..., HybridStore], tuple[Any, ...]]:
+        if self.path is None:
+            raise StoreError(
+                "A store in memory cannot be pickled or copied: the copy would drift apart from it. Give the "
+                "store a path, and each worker opens a reader of it."
+            )
+        return _reopened, (self.path, self._arguments)
+
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        raise StoreError("A store cannot be deep-copied; share the object, or open a reader of its path.")
+
+
+def _reopened(path: Path, arguments: dict[str, Any]) -> HybridStore:
+    return HybridStore(path, read_only=True, **arguments)
+
+
+def _rows_of_all(view: View, node_ids: Sequence[str]) -> list[int]:
+    found = dict(
+        select_in(view.connection, "SELECT node_id, row FROM nodes WHERE node_id IN", list(node_ids))
+    )
+    missing = [node_id for node_id in node_ids if node_id not in found]
+    if missing:
+        raise InvalidInputError(
+            f"The store holds no node {missing[0]!r} ({len(missing)} unknown ids in all)."
+        )
+    return list(dict.fromkeys(found[node_id] for node_id in node_ids))

@@ -1,0 +1,138 @@
+"""Both legs over one space of positions, as of one change of the truth.
+
+A *position* is a node's place in memory, 0, 1, 2, … in the order of rows; both legs and every filter mask
+share it. Legs are immutable: a writer derives the next ones and swaps them in, readers keep theirs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from threading import Lock
+
+import numpy as np
+
+from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.growing_array import GrowingArray
+from rag_plugin.store.sparse_index import SparseIndex
+from rag_plugin.types import BoolArray, FloatArray, IntArray
+
+_CACHED_MASKS = 64
+"""Multi-tenant apps repeat a few filters; a mask takes a byte per node."""
+
+
+class MaskCache:
+    """Masks of filters over one numbering of positions, the least recently used dropped first."""
+
+    def __init__(self) -> None:
+        self._masks: OrderedDict[str, BoolArray] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: str) -> BoolArray | None:
+        """The mask of filter ``key``, if it is still here."""
+        with self._lock:
+            mask = self._masks.get(key)
+            if mask is not None:
+                self._masks.move_to_end(key)
+            return mask
+
+    def put(self, key: str, mask: BoolArray) -> None:
+        """Keep ``mask``."""
+        with self._lock:
+            self._masks[key] = mask
+            while len(self._masks) > _CACHED_MASKS:
+                self._masks.popitem(last=False)
+
+
+@dataclass(frozen=True)
+class Legs:
+    """The caches of the truth at one change number.
+
+    Attributes:
+        change: The change these legs reflect.
+        rows: Row of each position, ascending, ``(n,)`` int64.
+        alive: Whether the node at each position still exists, ``(n,)``.
+        dense: The vectors, or None while the store holds none.
+        sparse: The postings.
+        masks: Filters compiled so far at this change.
+    """
+
+    change: int
+    rows: GrowingArray[np.int64]
+    alive: BoolArray
+    dense: DenseIndex | None
+    sparse: SparseIndex
+    masks: MaskCache = field(default_factory=MaskCache, compare=False, repr=False)
+
+    @classmethod
+    def empty(cls, sparse: SparseIndex, *, change: int = 0) -> Legs:
+        """Legs over no nodes."""
+        return cls(change, GrowingArray(np.empty(0, np.int64)), np.empty(0, bool), None, sparse)
+
+    @property
+    def size(self) -> int:
+        """Positions in use, dead ones included."""
+        return self.rows.size
+
+    @property
+    def live_count(self) -> int:
+        """Nodes that exist."""
+        return self.sparse.live_count
+
+    @property
+    def dead_share(self) -> float:
+        """Share of positions whose node is gone."""
+        return 1.0 - self.live_count / self.size if self.size else 0.0
+
+    def positions_of(self, rows: IntArray) -> IntArray:
+        """Positions of those ``rows`` that are known and alive, ascending."""
+        known = self.rows.view
+        places = np.searchsorted(known, np.sort(rows))
+        places = places[places < len(known)]
+        places = places[np.isin(known[places], rows)]
+        return places[self.alive[places]]
+
+    def added(
+        self, rows: IntArray, texts: Sequence[str], vectors: FloatArray | None, dense: DenseIndex | None
+    ) -> Legs:
+        """Legs with new nodes behind the present ones.
+
+        Args:
+            rows: Their rows, ascending and above every row so far.
+            texts: Their embedded texts.
+            vectors: ``(m, d)``, or None in a store without vectors.
+            dense: The dense leg to append to; given apart, because the first vectors create it.
+        """
+        if len(rows) == 0:
+            return self
+        return Legs(
+            self.change,
+            self.rows.append(rows),
+            np.concatenate([self.alive, np.ones(len(rows), bool)]),
+            dense.append(vectors) if dense is not None and vectors is not None else None,
+            self.sparse.append(texts),
+        )
+
+    def removed(self, rows: IntArray) -> Legs:
+        """Legs without ``rows``: their positions stay behind as tombstones."""
+        positions = self.positions_of(rows)
+        if len(positions) == 0:
+            return self
+        alive = self.alive.copy()
+        alive[positions] = False
+        return replace(self, alive=alive, sparse=self.sparse.remove(positions))
+
+    def at(self, change: int) -> Legs:
+        """The same legs, known to reflect ``change``."""
+        return replace(self, change=change, masks=MaskCache())
+
+    def compacted(self) -> Legs:
+        """Legs without tombstones, renumbered."""
+        return Legs(
+            self.change,
+            GrowingArray(self.rows.view[self.alive]),
+            np.ones(self.live_count, bool),
+            None if self.dense is None else self.dense.compacted(self.alive),
+            self.sparse.compacted(self.alive),
+        )

@@ -1,0 +1,157 @@
+"""LlamaIndex's query modes over a view."""
+
+from __future__ import annotations
+
+import numpy as np
+from llama_index.core.vector_stores.types import (
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+
+from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, UnsupportedQueryError
+from rag_plugin.store.hybrid_search import Query, best_first, fuse_candidates, gather
+from rag_plugin.store.records import validated_vector
+from rag_plugin.store.view import Selection, View
+from rag_plugin.types import DoubleArray, FloatArray, IntArray
+
+_CANDIDATES = 100
+"""Per leg in HYBRID mode when ``sparse_top_k`` does not say: deeper lists gained nothing on six collections."""
+_MMR_PREFETCH = 4
+"""MMR chooses among this many times k, as LlamaIndex's own MMR retrievers prefetch."""
+_MMR_THRESHOLD = 0.5
+
+
+def run_query(
+    view: View, query: VectorStoreQuery, *, mmr_threshold: float | None = None
+) -> VectorStoreQueryResult:
+    """Answer ``query``.
+
+    Raises:
+        UnsupportedQueryError: A mode this store does not serve.
+        InvalidInputError: A vector or text is missing, or k is below 1.
+        EmbeddingMismatchError: The query vector has another dimension than the store's.
+        FilterError: A filter makes no sense.
+    """
+    if query.similarity_top_k < 1:
+        raise InvalidInputError(f"similarity_top_k={query.similarity_top_k}; expected 1 or more.")
+    selection = view.select(query.filters, query.node_ids, query.doc_ids)
+    match query.mode:
+        case VectorStoreQueryMode.DEFAULT:
+            found = _dense(view, query, query.similarity_top_k, selection)
+        case VectorStoreQueryMode.SPARSE | VectorStoreQueryMode.TEXT_SEARCH:
+            k = query.sparse_top_k or query.similarity_top_k
+            found = view.legs.sparse.search(_text(query), k, selection.mask)
+        case VectorStoreQueryMode.HYBRID:
+            found = _hybrid(view, query, selection)
+        case VectorStoreQueryMode.MMR:
+            threshold = mmr_threshold if query.mmr_threshold is None else query.mmr_threshold
+            found = _mmr(view, query, selection, _MMR_THRESHOLD if threshold is None else threshold)
+        case _:
+            raise UnsupportedQueryError(
+                f"HybridStore does not serve mode {query.mode.value!r}; it serves default, sparse, "
+                "text_search, hybrid and mmr."
+            )
+    positions, scores = found
+    nodes = view.nodes(positions, selection.filters)
+    return VectorStoreQueryResult(
+        nodes=nodes, similarities=scores.tolist(), ids=[node.node_id for node in nodes]
+    )
+
+
+def query_vector(view: View, values: object) -> FloatArray:
+    """A query's vector, validated against the store's.
+
+    Raises:
+        InvalidInputError: Not one row of finite numbers, or the store holds texts without vectors.
+        EmbeddingMismatchError: Another dimension.
+    """
+    vector = validated_vector(values, "the query")
+    dense = view.legs.dense
+    if dense is None:
+        if view.legs.size:
+            raise InvalidInputError(
+                "The store holds texts without vectors: query it in mode 'sparse' or 'text_search', or add "
+                "nodes that were embedded."
+            )
+        return vector
+    if dense.dimension != vector.size:
+        raise EmbeddingMismatchError(
+            f"The query vector has {vector.size} dimensions; the store holds {dense.dimension}. Embed queries "
+            "with the model the store was built with."
+        )
+    return vector
+
+
+def _vector(view: View, query: VectorStoreQuery) -> FloatArray:
+    if query.query_embedding is None:
+        raise InvalidInputError(
+            f"Mode {query.mode.value!r} needs query_embedding. Give one, or use mode 'sparse' to search by words."
+        )
+    return query_vector(view, query.query_embedding)
+
+
+def _text(query: VectorStoreQuery) -> str:
+    if query.query_str is None or not query.query_str.strip():
+        raise InvalidInputError(f"Mode {query.mode.value!r} needs query_str, a text that is not empty.")
+    return query.query_str
+
+
+def _dense(view: View, query: VectorStoreQuery, k: int, selection: Selection) -> tuple[IntArray, DoubleArray]:
+    vector = _vector(view, query)
+    if view.legs.dense is None:
+        return np.empty(0, np.int64), np.empty(0)
+    return view.legs.dense.search(vector, k, selection.mask)
+
+
+def _hybrid(view: View, query: VectorStoreQuery, selection: Selection) -> tuple[IntArray, DoubleArray]:
+    alpha = 0.5 if query.alpha is None else query.alpha
+    if not 0.0 <= alpha <= 1.0:
+        raise InvalidInputError(
+            f"alpha={alpha}; expected 0 (words alone) to 1 (vector alone), or None for auto."
+        )
+    k = query.hybrid_top_k or query.similarity_top_k
+    search = Query(
+        _vector(view, query) if alpha > 0.0 else None,
+        view.legs.sparse.query(_text(query)) if alpha < 1.0 else None,
+    )
+    candidates = gather(
+        view,
+        search,
+        dense_k=max(query.similarity_top_k, _CANDIDATES),
+        sparse_k=query.sparse_top_k or max(query.similarity_top_k, _CANDIDATES),
+        mask=selection.mask,
+    )
+    score = fuse_candidates(view, search, candidates, weights=(alpha, 1.0 - alpha)).score
+    best = best_first(candidates, score, k)
+    return candidates.positions[best], score[best]
+
+
+def _mmr(
+    view: View, query: VectorStoreQuery, selection: Selection, threshold: float
+) -> tuple[IntArray, DoubleArray]:
+    """Maximal marginal relevance (Carbonell & Goldstein 1998, eq. 1), as LlamaIndex weighs it.
+
+    Each step takes the candidate with the highest ``λ·sim(q, d) − (1 − λ)·max sim(d, chosen)``, λ being
+    ``mmr_threshold``; the scores returned are those sums.
+    """
+    if not 0.0 <= threshold <= 1.0:
+        raise InvalidInputError(f"mmr_threshold={threshold}; expected 0 (diverse) to 1 (similar).")
+    k = query.similarity_top_k
+    positions, relevance = _dense(view, query, _MMR_PREFETCH * k, selection)
+    dense = view.legs.dense
+    if dense is None or len(positions) == 0:
+        return positions, relevance
+    rows = dense.matrix(positions)
+    redundancy = np.zeros(len(positions))
+    left = np.ones(len(positions), bool)
+    chosen: list[int] = []
+    scores: list[float] = []
+    while left.any() and len(chosen) < k:
+        marginal = np.where(left, threshold * relevance - (1.0 - threshold) * redundancy, -np.inf)
+        best = int(marginal.argmax())
+        chosen.append(best)
+        scores.append(float(marginal[best]))
+        left[best] = False
+        redundancy = np.maximum(redundancy, dense.similarities(rows[best], positions))
+    return positions[chosen], np.array(scores)

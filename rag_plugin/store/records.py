@@ -1,0 +1,217 @@
+"""Nodes as the store keeps them: one compact JSON payload, one hash of the embedded text, one digest.
+
+A record knows nothing of SQLite. The *embedded text* is what LlamaIndex hands to an embedding model,
+``node.get_content(MetadataMode.EMBED)``; the sparse leg indexes the same text, so both legs see what
+``excluded_embed_metadata_keys`` lets through and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    Node,
+    TextNode,
+)
+
+from rag_plugin.errors import InvalidInputError, StoreCorruptedError
+from rag_plugin.types import FloatArray
+
+DIGEST_BYTES = 16
+"""128 bits: a damaged record passes unnoticed with probability 2^-128."""
+
+_NODE_CLASSES: dict[str, type[BaseNode]] = {
+    cls.class_name(): cls for cls in (TextNode, ImageNode, IndexNode, Node)
+}
+# Document and ImageDocument report the class name of their parent, so they go by their Python name.
+_NODE_CLASSES.update({"Document": Document, "ImageDocument": ImageDocument})
+_NAME_OF_CLASS = {cls: name for name, cls in _NODE_CLASSES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """One node, ready to be written.
+
+    Attributes:
+        node_id: The node's id, unique in a store.
+        ref_doc_id: Id of the document it was cut from, if any.
+        payload: UTF-8 JSON ``[class, fields]``, without the embedding.
+        metadata: The node's metadata as JSON gives it back (what filters see).
+        text: The embedded text.
+        text_hash: Digest of what the vector was computed from.
+        vector: ``(d,) float32`` as it came, or None when the stored one is to be kept.
+    """
+
+    node_id: str
+    ref_doc_id: str | None
+    payload: bytes
+    metadata: dict[str, Any]
+    text: str
+    text_hash: bytes
+    vector: FloatArray | None
+
+
+def _digest(*parts: bytes) -> bytes:
+    """BLAKE2b over length-prefixed parts, so that no two splits of the same bytes collide."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _encode(text: str) -> bytes:
+    # Lone surrogates are legal in Python strings and in JSON escapes; they must survive, not crash.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def embedded_text(node: BaseNode) -> str:
+    """The text LlamaIndex gives to an embedding model for ``node``."""
+    return str(node.get_content(metadata_mode=MetadataMode.EMBED))
+
+
+def embedded_text_hash(node: BaseNode) -> bytes:
+    """Digest of what a node's vector is computed from: its embedded text, and its image if it has one."""
+    parts = [_encode(embedded_text(node))]
+    if isinstance(node, ImageNode):
+        parts.append(_encode(f"{node.image}\0{node.image_path}\0{node.image_url}"))
+    elif isinstance(node, Node) and node.image_resource is not None:
+        parts.append(_encode(node.image_resource.hash))
+    return _digest(*parts)
+
+
+def record_digest(row: int, node_id: str, ref_doc_id: str | None, payload: bytes, text_hash: bytes) -> bytes:
+    """Digest of a stored record, bound to its row so that a record under a wrong row is noticed."""
+    return _digest(row.to_bytes(8, "little"), _encode(node_id), _encode(ref_doc_id or ""), payload, text_hash)
+
+
+def vector_digest(row: int, vector: bytes) -> bytes:
+    """Digest of a stored vector, bound to its row."""
+    return _digest(row.to_bytes(8, "little"), vector)
+
+
+def record_of(node: BaseNode) -> NodeRecord:
+    """Serialise ``node``.
+
+    Args:
+        node: Any LlamaIndex node; a subclass of a user's own is kept as its nearest LlamaIndex class.
+
+    Raises:
+        InvalidInputError: An id SQLite cannot keep, metadata JSON cannot carry, or a vector that is not one
+            row of finite numbers.
+    """
+    _check_id("node id", node.node_id)
+    if node.ref_doc_id is not None:
+        _check_id(f"ref_doc_id of node {node.node_id!r}", node.ref_doc_id)
+    home = next((cls for cls in type(node).__mro__ if cls in _NAME_OF_CLASS), None)
+    if home is None:
+        raise InvalidInputError(
+            f"Node {node.node_id!r} is a {type(node).__name__}; expected one of "
+            f"{', '.join(sorted(_NODE_CLASSES))} or a subclass."
+        )
+    if type(node) is TextNode:
+        # Fields at their default are left out: half of a stock node's JSON is boilerplate.
+        fields = node.model_dump(exclude={"embedding"}, exclude_defaults=True)
+    else:
+        fields = node.to_dict()
+        fields.pop("embedding", None)
+    fields.pop("class_name", None)
+    try:
+        text = json.dumps([_NAME_OF_CLASS[home], fields], ensure_ascii=False, separators=(",", ":"))
+        metadata = fields.get("metadata") or {}
+        if not _is_plain(metadata):
+            metadata = json.loads(json.dumps(metadata))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            f"Node {node.node_id!r} cannot be stored: its metadata is not JSON ({error}). "
+            "Turn such values into str, int, float, bool, None, lists or dicts first."
+        ) from error
+    return NodeRecord(
+        node_id=node.node_id,
+        ref_doc_id=node.ref_doc_id,
+        payload=_encode(text),
+        metadata=metadata,
+        text=embedded_text(node),
+        text_hash=embedded_text_hash(node),
+        vector=None if node.embedding is None else validated_vector(node.embedding, f"node {node.node_id!r}"),
+    )
+
+
+def _check_id(what: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidInputError(f"The {what} is {value!r}; expected a non-empty string.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"The {what} {value!r} holds a lone surrogate, which no database can keep ({error.reason})."
+        ) from error
+
+
+def _is_plain(metadata: dict[str, Any]) -> bool:
+    """Whether JSON gives this dict back unchanged, so that a round trip can be spared."""
+    return all(
+        type(key) is str and (value is None or type(value) in (str, int, float, bool))
+        for key, value in metadata.items()
+    )
+
+
+def node_from_payload(payload: bytes, *, row: int) -> BaseNode:
+    """Build the node a payload holds.
+
+    Raises:
+        StoreCorruptedError: The payload is not what :func:`record_of` wrote.
+    """
+    try:
+        name, fields = json.loads(payload.decode("utf-8", "surrogatepass"))
+        cls = _NODE_CLASSES[name]
+        return cls.model_validate(fields) if cls is TextNode else cls.from_dict(fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreCorruptedError(f"Row {row}: its node cannot be rebuilt ({error}).") from error
+
+
+def metadata_from_payload(payload: bytes) -> dict[str, Any]:
+    """The metadata inside a payload, without building the node."""
+    _, fields = json.loads(payload.decode("utf-8", "surrogatepass"))
+    return fields.get("metadata") or {}
+
+
+_MAX_COMPONENT = 1e15
+"""Squares of larger components, summed over a few thousand dimensions, overflow float32."""
+
+
+def validated_vector(values: Any, what: str) -> FloatArray:
+    """``values`` as ``(d,) float32``.
+
+    Args:
+        values: A list or array of numbers.
+        what: Whose vector it is, for the error.
+
+    Raises:
+        InvalidInputError: Not one row of finite numbers, or one too large for float32 sums.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            vector = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(f"The vector of {what} is not a list of numbers ({error}).") from error
+    if vector.ndim != 1 or vector.size == 0:
+        raise InvalidInputError(
+            f"The vector of {what} has shape {vector.shape}; expected one row of numbers, (dimension,)."
+        )
+    if not bool((np.abs(vector) <= _MAX_COMPONENT).all()):  # False for NaN as well
+        raise InvalidInputError(
+            f"The vector of {what} holds NaN, an infinity or a component beyond {_MAX_COMPONENT:.0e}. "
+            "Check what the embedding model returns for this text."
+        )
+    return np.ascontiguousarray(vector)

@@ -1,0 +1,316 @@
+"""Reading and writing the rows of the truth: which rows a write touches, and rows in bulk for the legs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from llama_index.core.schema import BaseNode
+
+from rag_plugin.errors import InvalidInputError, StoreCorruptedError
+from rag_plugin.store import database as db
+from rag_plugin.store import metadata_index
+from rag_plugin.store.records import (
+    NodeRecord,
+    embedded_text,
+    metadata_from_payload,
+    node_from_payload,
+    record_digest,
+    vector_digest,
+)
+from rag_plugin.store.view import View, read_payloads, verify_record
+from rag_plugin.types import FloatArray, IntArray, WriteReport
+
+_BATCH_ROWS = 5_000
+"""Rows rebuilt at a time: at 384 dimensions 8 MB of vectors, whatever the store's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """What a write needs to know of a row that is already there."""
+
+    row: int
+    node_id: str
+    payload: bytes
+    text_hash: bytes
+
+
+@dataclass(frozen=True)
+class WritePlan:
+    """What one transaction does.
+
+    Attributes:
+        added: Records that get a new row, in the order they came.
+        first_row: Row of the first of them; the others follow.
+        rewritten: Records whose text and vector stay, with the row they stay in.
+        removed: Rows that leave, those replaced by a new one included.
+        unchanged: Ids equal in every part.
+    """
+
+    added: list[NodeRecord] = field(default_factory=list)
+    first_row: int = 0
+    rewritten: list[tuple[StoredRow, NodeRecord]] = field(default_factory=list)
+    removed: list[StoredRow] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would change."""
+        return not (self.added or self.rewritten or self.removed)
+
+    @property
+    def rows_touched(self) -> int:
+        """How many rows change."""
+        return len(self.added) + len(self.rewritten) + len(self.removed)
+
+    @cached_property
+    def added_rows(self) -> IntArray:
+        """Rows of :attr:`added`."""
+        return np.arange(self.first_row, self.first_row + len(self.added), dtype=np.int64)
+
+    @property
+    def removed_rows(self) -> list[int]:
+        """Rows of :attr:`removed`."""
+        return [stored.row for stored in self.removed]
+
+    @cached_property
+    def added_vectors(self) -> FloatArray | None:
+        """``(m, d)`` vectors of :attr:`added`, or None when there are none."""
+        vectors = [record.vector for record in self.added if record.vector is not None]
+        return np.stack(vectors) if vectors else None
+
+    def report(self, repeated: tuple[str, ...]) -> WriteReport:
+        """The plan as the user is told of it."""
+        gone = {stored.node_id for stored in self.removed}
+        fresh = {record.node_id for record in self.added}
+        return WriteReport(
+            added=tuple(record.node_id for record in self.added if record.node_id not in gone),
+            updated=tuple(record.node_id for record in self.added if record.node_id in gone)
+            + tuple(stored.node_id for stored, _ in self.rewritten),
+            unchanged=tuple(self.unchanged),
+            deleted=tuple(stored.node_id for stored in self.removed if stored.node_id not in fresh),
+            repeated=repeated,
+        )
+
+
+def plan_write(
+    connection: sqlite3.Connection,
+    records: Mapping[str, NodeRecord],
+    drop_documents: Collection[str],
+    drop_nodes: Collection[str],
+    reindex: Collection[str],
+) -> WritePlan:
+    """Compare ``records`` with what is stored and decide what each needs.
+
+    Raises:
+        InvalidInputError: A record without a vector whose text is not the stored one.
+    """
+    (newest,) = connection.execute(
+        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'nodes'"
+    ).fetchone()
+    plan = WritePlan(first_row=int(newest) + 1)
+    stored = {row.node_id: row for row in stored_rows(connection, "node_id", list(records))}
+    vectors = _vectors_of(connection, [row.row for row in stored.values()])
+    for node_id, record in records.items():
+        old = stored.get(node_id)
+        if old is None:
+            plan.added.append(record)
+            continue
+        old_vector = vectors.get(old.row)
+        same_vector = record.vector is None or record.vector.tobytes() == old_vector
+        if record.vector is None and old_vector is not None:
+            if record.text_hash != old.text_hash:
+                raise InvalidInputError(
+                    f"Node {node_id!r} has no embedding, and its text is not the one the stored vector was "
+                    "made from. Embed it before adding it."
+                )
+            record = replace(record, vector=np.frombuffer(old_vector, np.float32))
+        same_text = record.text_hash == old.text_hash and node_id not in reindex
+        if same_vector and same_text and record.payload == old.payload:
+            plan.unchanged.append(node_id)
+        elif same_vector and same_text:
+            plan.rewritten.append((old, record))
+        else:
+            plan.removed.append(old)
+            plan.added.append(record)
+    dropped = {row.row: row for row in stored_rows(connection, "ref_doc_id", list(drop_documents))}
+    dropped |= {row.row: row for row in stored_rows(connection, "node_id", list(drop_nodes))}
+    plan.removed.extend(row for row in dropped.values() if row.node_id not in records)
+    return plan
+
+
+def apply(connection: sqlite3.Connection, plan: WritePlan) -> int:
+    """Carry ``plan`` out inside the caller's transaction.
+
+    Returns:
+        The new change number.
+    """
+    _delete(connection, plan.removed)
+    connection.executemany(
+        "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?)",
+        ((row, *_columns(row, record)) for row, record in enumerate(plan.added, plan.first_row)),
+    )
+    connection.executemany(
+        "INSERT INTO vectors VALUES (?, ?, ?)",
+        (
+            (row, vector, vector_digest(row, vector))
+            for row, record in enumerate(plan.added, plan.first_row)
+            if record.vector is not None and (vector := record.vector.tobytes())
+        ),
+    )
+    metadata_index.insert_metadata(
+        connection, ((row, record.metadata) for row, record in enumerate(plan.added, plan.first_row))
+    )
+    metadata_index.remove_metadata(
+        connection, ((old.row, metadata_from_payload(old.payload)) for old, _ in plan.rewritten)
+    )
+    connection.executemany(
+        "UPDATE nodes SET node_id = ?, ref_doc_id = ?, payload = ?, text_hash = ?, digest = ? WHERE row = ?",
+        ((*_columns(old.row, record), old.row) for old, record in plan.rewritten),
+    )
+    metadata_index.insert_metadata(connection, ((old.row, record.metadata) for old, record in plan.rewritten))
+    return db.log_change(
+        connection,
+        added=plan.added_rows.tolist(),
+        removed=plan.removed_rows,
+        rewritten=[old.row for old, _ in plan.rewritten],
+    )
+
+
+def clear(connection: sqlite3.Connection) -> int:
+    """Remove every row inside the caller's transaction.
+
+    Returns:
+        The new change number.
+    """
+    for table in ("nodes", "vectors", "changes"):
+        connection.execute(f"DELETE FROM {table}")
+    metadata_index.clear_metadata(connection)
+    connection.execute("DELETE FROM settings WHERE key IN ('dimension', 'embedding')")
+    change = db.current_change(connection) + 1
+    # An emptied log that reaches back no further sends every reader to the (empty) truth.
+    connection.execute("UPDATE state SET change = ?, log_from = ?, live = 0", [change, change])
+    return change
+
+
+def rebuild_metadata(connection: sqlite3.Connection) -> None:
+    """Index every row's metadata anew, inside the caller's transaction."""
+    metadata_index.clear_metadata(connection)
+    rows = connection.execute("SELECT row, payload FROM nodes ORDER BY row")
+    metadata_index.insert_metadata(
+        connection, ((row, metadata_from_payload(payload)) for row, payload in rows)
+    )
+
+
+def stored_rows(connection: sqlite3.Connection, column: str, values: list[str]) -> Iterator[StoredRow]:
+    """Rows whose ``column`` is among ``values``, each verified against its digest."""
+    statement = f"SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE {column} IN"
+    for record in db.select_in(connection, statement, values):
+        verify_record(*record)
+        row, node_id, _, payload, text_hash, _ = record
+        yield StoredRow(row, node_id, payload, text_hash)
+
+
+def text_hashes(connection: sqlite3.Connection, node_ids: Sequence[str]) -> dict[str, bytes]:
+    """Hash of the text each stored node's vector was made from; unknown ids are left out."""
+    return dict(db.select_in(connection, "SELECT node_id, text_hash FROM nodes WHERE node_id IN", node_ids))
+
+
+def full_nodes(view: View, rows: Sequence[int]) -> list[BaseNode]:
+    """The nodes in ``rows``, in that order, with their embeddings.
+
+    Raises:
+        StoreCorruptedError: A record or a vector does not match its digest.
+    """
+    payloads = {row: payload for row, _, payload in read_payloads(view.connection, rows)}
+    vectors = _vectors_of(view.connection, rows)
+    nodes = []
+    for row in rows:
+        node = node_from_payload(payloads[row], row=row)
+        if row in vectors:
+            node.embedding = np.frombuffer(vectors[row], np.float32).tolist()
+        nodes.append(node)
+    return nodes
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows as the legs need them.
+
+    Attributes:
+        rows: ``(m,)`` ascending.
+        texts: Their embedded texts.
+        vectors: ``(m, d)``, or None in a store without vectors.
+    """
+
+    rows: IntArray
+    texts: list[str]
+    vectors: FloatArray | None
+
+
+def batches(connection: sqlite3.Connection, first_row: int, last_row: int | None = None) -> Iterator[Batch]:
+    """Rows ``first_row..last_row`` that exist, verified, in ascending order.
+
+    Raises:
+        StoreCorruptedError: A record or a vector does not match its digest, or one lacks the other.
+    """
+    last = 2**63 - 1 if last_row is None else last_row
+    cursor = connection.cursor()
+    cursor.execute(
+        "SELECT n.row, n.node_id, n.ref_doc_id, n.payload, n.text_hash, n.digest, v.vector, v.digest "
+        "FROM nodes n LEFT JOIN vectors v ON v.row = n.row WHERE n.row BETWEEN ? AND ? ORDER BY n.row",
+        [first_row, last],
+    )
+    while found := cursor.fetchmany(_BATCH_ROWS):
+        rows, texts, vectors = [], [], []
+        for row, node_id, ref_doc_id, payload, text_hash, digest, vector, check in found:
+            verify_record(row, node_id, ref_doc_id, payload, text_hash, digest)
+            rows.append(row)
+            texts.append(embedded_text(node_from_payload(payload, row=row)))
+            if vector is not None:
+                vectors.append(verified_vector(row, vector, check))
+        if len(vectors) not in (0, len(rows)) or len({len(vector) for vector in vectors}) > 1:
+            raise StoreCorruptedError(
+                f"Rows {rows[0]}..{rows[-1]}: vectors are missing or differ in length. Restore a backup, or "
+                "delete those nodes and add them again."
+            )
+        matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(rows), -1) if vectors else None
+        yield Batch(np.array(rows, np.int64), texts, matrix)
+
+
+def verified_vector(row: int, vector: bytes, digest: bytes) -> bytes:
+    """``vector`` if it matches its digest.
+
+    Raises:
+        StoreCorruptedError: It does not.
+    """
+    if not isinstance(vector, bytes) or vector_digest(row, vector) != digest:
+        raise StoreCorruptedError(
+            f"Row {row}: its vector does not match its digest. Restore a backup, or delete that node and add "
+            "it again."
+        )
+    return vector
+
+
+def _columns(row: int, record: NodeRecord) -> tuple[str, str | None, bytes, bytes, bytes]:
+    digest = record_digest(row, record.node_id, record.ref_doc_id, record.payload, record.text_hash)
+    return record.node_id, record.ref_doc_id, record.payload, record.text_hash, digest
+
+
+def _vectors_of(connection: sqlite3.Connection, rows: Sequence[int]) -> dict[int, bytes]:
+    found = db.select_in(connection, "SELECT row, vector, digest FROM vectors WHERE row IN", rows)
+    return {row: verified_vector(row, vector, digest) for row, vector, digest in found}
+
+
+def _delete(connection: sqlite3.Connection, removed: list[StoredRow]) -> None:
+    metadata_index.remove_metadata(
+        connection, ((stored.row, metadata_from_payload(stored.payload)) for stored in removed)
+    )
+    for table in ("nodes", "vectors"):
+        connection.executemany(
+            f"DELETE FROM {table} WHERE row BETWEEN ? AND ?",
+            list(db.ranges(stored.row for stored in removed)),
+        )

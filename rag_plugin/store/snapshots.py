@@ -1,0 +1,211 @@
+"""Disposable files that spare a store the rebuilding of its legs.
+
+A snapshot is a folder ``snapshots/<change>`` that holds the arrays of both legs and a manifest with the
+store's id, the change number, the configuration and a SHA-256 per file. It is written to a temporary
+folder beside it, flushed, and renamed into place, so it is there whole or not at all; one that is missing,
+damaged or from another configuration is ignored with a logged reason, and the legs are rebuilt from the
+truth. Arrays load with ``allow_pickle=False``: nothing in these files can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_plugin.errors import StoreCorruptedError, StoreWriteError
+from rag_plugin.store.analyzer import Analyzer
+from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.growing_array import GrowingArray
+from rag_plugin.store.legs import Legs
+from rag_plugin.store.sparse_index import SparseIndex
+from rag_plugin.types import Metric
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = "snapshots"
+_VERSION = 1
+_ROWS, _ALIVE, _VECTORS, _SPARSE, _MANIFEST = (
+    "rows.npy",
+    "alive.npy",
+    "vectors.npy",
+    "sparse.bin",
+    "manifest.json",
+)
+# Blocks are hashed side by side (hashlib releases the GIL), so checking 1 GB keeps every core busy.
+_BLOCK_BYTES = 16 << 20
+_KEPT = 2
+"""The newest two stay: a reader may be about to open the one before."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What the legs' contents depend on besides the truth; another one makes a snapshot useless."""
+
+    store_id: str
+    metric: Metric
+    analyzer: str
+
+
+def save(folder: Path, legs: Legs, configuration: Configuration) -> Path:
+    """Write a snapshot of ``legs`` under the store's ``folder``.
+
+    Returns:
+        The snapshot's folder.
+
+    Raises:
+        StoreWriteError: The disk refused; whatever was there before is untouched.
+    """
+    parent = folder / _FOLDER
+    target = parent / f"{legs.change:020d}"
+    temporary = parent / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        parent.mkdir(exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        _write_arrays(temporary, legs)
+        files = {path.name: _file_checksums(path) for path in sorted(temporary.iterdir())}
+        manifest = {
+            "version": _VERSION,
+            "change": legs.change,
+            "configuration": asdict(configuration),
+            "files": files,
+        }
+        body = json.dumps(manifest, sort_keys=True)
+        with (temporary / _MANIFEST).open("w", encoding="utf-8") as file:
+            file.write(json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body}))
+        for path in temporary.iterdir():
+            _flush(path)
+        _flush(temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        _flush(parent)
+        _drop_old(parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StoreWriteError(
+            f"The snapshot {target} could not be written ({error}). No data is lost: the legs are rebuilt "
+            "from the database at the next opening."
+        ) from error
+    return target
+
+
+def load_newest(
+    folder: Path, configuration: Configuration, *, analyzer: Analyzer, bm25: Bm25, newest_change: int
+) -> Legs | None:
+    """The legs of the newest usable snapshot that is not ahead of the truth, or None."""
+    for path in _snapshots(folder / _FOLDER):
+        if int(path.name) > newest_change:
+            logger.warning("Snapshot %s is ahead of the database and is ignored.", path)
+            continue
+        try:
+            return load(path, configuration, analyzer=analyzer, bm25=bm25)
+        except (StoreCorruptedError, OSError, ValueError, KeyError, TypeError) as error:
+            # ValueError, KeyError and TypeError are how damaged JSON and .npy headers show themselves.
+            logger.warning("Snapshot %s is ignored and will be rebuilt: %s", path, error)
+    return None
+
+
+def load(path: Path, configuration: Configuration, *, analyzer: Analyzer, bm25: Bm25) -> Legs:
+    """The legs in the snapshot at ``path``, vectors memory-mapped.
+
+    Raises:
+        StoreCorruptedError: Damaged, or not a snapshot of this configuration.
+    """
+    manifest = _manifest(path)
+    if manifest["version"] != _VERSION or manifest["configuration"] != asdict(configuration):
+        raise StoreCorruptedError(
+            f"it belongs to {manifest['configuration']}, expected {asdict(configuration)}"
+        )
+    for name, checksums in manifest["files"].items():
+        if _file_checksums(path / name) != checksums:
+            raise StoreCorruptedError(f"{name} does not match its SHA-256")
+    rows = np.load(path / _ROWS, allow_pickle=False)
+    alive = np.load(path / _ALIVE, allow_pickle=False)
+    dense = None
+    if _VECTORS in manifest["files"]:
+        # asarray drops the memmap class, whose every slice costs microseconds; the memory stays mapped.
+        vectors = np.asarray(np.load(path / _VECTORS, allow_pickle=False, mmap_mode="r"))
+        dense = DenseIndex.over(vectors, configuration.metric)
+    sparse = SparseIndex.load(path / _SPARSE, analyzer, bm25)
+    if not len(rows) == len(alive) == sparse.size or (dense is not None and dense.size != sparse.size):
+        raise StoreCorruptedError("its parts disagree about how many nodes there are")
+    return Legs(int(manifest["change"]), GrowingArray(rows), alive, dense, sparse)
+
+
+def clear(folder: Path) -> None:
+    """Remove every snapshot of the store at ``folder``."""
+    shutil.rmtree(folder / _FOLDER, ignore_errors=True)
+
+
+def _write_arrays(folder: Path, legs: Legs) -> None:
+    np.save(folder / _ROWS, legs.rows.view, allow_pickle=False)
+    np.save(folder / _ALIVE, legs.alive, allow_pickle=False)
+    if legs.dense is not None:
+        shape = (legs.dense.size, legs.dense.dimension)
+        target = (
+            np.lib.format.open_memmap(folder / _VECTORS, mode="w+", dtype=np.float32, shape=shape)
+            if (legs.dense.size)
+            else None
+        )
+        if target is None:
+            np.save(folder / _VECTORS, np.empty(shape, np.float32), allow_pickle=False)
+        else:
+            split = len(legs.dense.base)
+            target[:split] = legs.dense.base
+            target[split:] = legs.dense.tail.view
+            target.flush()
+    legs.sparse.save(folder / _SPARSE)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    outer = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    if hashlib.sha256(outer["body"].encode()).hexdigest() != outer["sha256"]:
+        raise StoreCorruptedError("its manifest does not match its SHA-256")
+    manifest: dict[str, Any] = json.loads(outer["body"])
+    return manifest
+
+
+def _file_checksums(path: Path) -> list[str]:
+    """SHA-256 of every block of a file."""
+    size = path.stat().st_size
+
+    def checksum(offset: int) -> str:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return hashlib.sha256(file.read(_BLOCK_BYTES)).hexdigest()
+
+    offsets = range(0, max(size, 1), _BLOCK_BYTES)
+    if len(offsets) == 1:
+        return [checksum(0)]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return list(pool.map(checksum, offsets))
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _snapshots(parent: Path) -> list[Path]:
+    """Snapshot folders, newest first."""
+    if not parent.is_dir():
+        return []
+    return sorted((path for path in parent.iterdir() if path.name.isdigit()), reverse=True)
+
+
+def _drop_old(parent: Path) -> None:
+    for path in _snapshots(parent)[_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,143 @@
+"""What one query sees: the legs and the rows of one committed change, nothing older, nothing newer."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import MetadataFilters
+
+from rag_plugin.errors import StoreCorruptedError
+from rag_plugin.store.database import select_in
+from rag_plugin.store.filters import CompiledFilters, compile_filters
+from rag_plugin.store.legs import Legs
+from rag_plugin.store.records import node_from_payload, record_digest
+from rag_plugin.types import BoolArray, IntArray
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which positions a query may return.
+
+    Attributes:
+        mask: ``(n,)``; None when every position qualifies.
+        filters: What every returned node's metadata is checked against once more, or None.
+    """
+
+    mask: BoolArray | None
+    filters: CompiledFilters | None
+
+
+@dataclass(frozen=True)
+class View:
+    """Both legs and a read transaction of the truth, as of one change."""
+
+    legs: Legs
+    connection: sqlite3.Connection
+
+    def select(
+        self,
+        filters: MetadataFilters | None = None,
+        node_ids: Sequence[str] | None = None,
+        doc_ids: Sequence[str] | None = None,
+    ) -> Selection:
+        """Positions that are alive and pass everything given.
+
+        Raises:
+            FilterError: A filter makes no sense.
+        """
+        compiled = compile_filters(filters)
+        mask = self.legs.alive
+        if compiled is not None:
+            mask = mask & self._filter_mask(compiled)
+        if node_ids is not None:
+            mask = mask & self._mask_of("SELECT row FROM nodes WHERE node_id IN", node_ids)
+        if doc_ids is not None:
+            mask = mask & self._mask_of("SELECT row FROM nodes WHERE ref_doc_id IN", doc_ids)
+        return Selection(None if mask.all() else mask, compiled)
+
+    def _filter_mask(self, compiled: CompiledFilters) -> BoolArray:
+        mask = self.legs.masks.get(compiled.cache_key)
+        if mask is None:
+            mask = compiled.mask(self.connection, self.legs.rows.view)
+            self.legs.masks.put(compiled.cache_key, mask)
+        return mask
+
+    def _mask_of(self, statement: str, values: Sequence[str]) -> BoolArray:
+        # An id that is no valid text (a lone surrogate) can belong to no stored node.
+        storable = [value for value in dict.fromkeys(values) if _is_utf8(value)]
+        rows = np.fromiter((row for (row,) in select_in(self.connection, statement, storable)), np.int64)
+        mask = np.zeros(self.legs.size, bool)
+        mask[self.legs.positions_of(rows)] = True
+        return mask
+
+    def nodes(self, positions: IntArray, filters: CompiledFilters | None = None) -> list[BaseNode]:
+        """The nodes at ``positions``, in that order, each verified against its digest.
+
+        Args:
+            positions: ``(m,)``, alive in this view.
+            filters: Checked once more against each node's metadata.
+
+        Raises:
+            StoreCorruptedError: A row is missing or damaged, or the metadata index let a wrong node through.
+        """
+        rows = self.legs.rows.view[positions].tolist()
+        found = {row: payload for row, _, payload in read_payloads(self.connection, rows)}
+        nodes = []
+        for row in rows:
+            if row not in found:
+                raise StoreCorruptedError(
+                    f"Row {row} is known to the legs and missing from the database. Run check(deep=True)."
+                )
+            node = node_from_payload(found[row], row=row)
+            if filters is not None and not filters.matches(node.metadata):
+                raise StoreCorruptedError(
+                    f"Row {row} ({node.node_id!r}) does not pass the filter that selected it: the metadata "
+                    "index is damaged. Run check(deep=True), then compact() to rebuild it."
+                )
+            nodes.append(node)
+        return nodes
+
+
+def read_payloads(connection: sqlite3.Connection, rows: Sequence[int]) -> list[tuple[int, str, bytes]]:
+    """``(row, node_id, payload)`` of those ``rows`` that exist, each verified, in no particular order.
+
+    Raises:
+        StoreCorruptedError: A record does not match its digest.
+    """
+    found = []
+    statement = "SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE row IN"
+    for row, node_id, ref_doc_id, payload, text_hash, digest in select_in(connection, statement, rows):
+        verify_record(row, node_id, ref_doc_id, payload, text_hash, digest)
+        found.append((row, node_id, payload))
+    return found
+
+
+def verify_record(
+    row: int, node_id: str, ref_doc_id: str | None, payload: bytes, text_hash: bytes, digest: bytes
+) -> None:
+    """Compare a record with its digest.
+
+    Raises:
+        StoreCorruptedError: They differ.
+    """
+    try:
+        intact = record_digest(row, node_id, ref_doc_id, payload, text_hash) == digest
+    except (TypeError, AttributeError):  # damage can change a column's very type
+        intact = False
+    if not intact:
+        raise StoreCorruptedError(
+            f"Row {row} (node {node_id!r}) does not match its digest: the database is damaged there. "
+            "Restore a backup, or delete that node and add it again."
+        )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,182 @@
+"""What a query transform hands to a retriever: the original query and its other formulations, weighted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from llama_index.core.schema import QueryBundle
+
+from rag_plugin.errors import InvalidInputError
+from rag_plugin.transforms.parsing import wording
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Leg: TypeAlias = Literal["dense", "sparse"]
+VariantKind: TypeAlias = Literal[
+    "original", "expansion", "hypothetical", "step_back", "sub_question", "feedback", "spelling", "custom"
+]
+
+BOTH_LEGS: frozenset[Leg] = frozenset({"dense", "sparse"})
+DENSE_LEG: frozenset[Leg] = frozenset({"dense"})
+SPARSE_LEG: frozenset[Leg] = frozenset({"sparse"})
+
+# What generated text may claim at most is what the user's own words don't: a bad expansion can then never
+# outvote the query.
+MIN_ORIGINAL_WEIGHT = 0.5
+# Stock retrievers average embeddings evenly, so there a weight w beside n variants is reached by repeating
+# the original w·n / (1 − w) times. At .9 that is 9 copies for each variant, which is plenty.
+MAX_ORIGINAL_WEIGHT = 0.9
+_WEIGHT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One formulation of a query.
+
+    Attributes:
+        text: What is searched for.
+        kind: Where it comes from; exactly one variant of a query is the `"original"`.
+        weight: Its share of the query, 0 to 1; the weights of a query's variants sum to 1. The share within
+            one leg is this weight over the sum of the weights of the variants of that leg.
+        legs: Which legs search for it.
+    """
+
+    text: str
+    kind: VariantKind
+    weight: float
+    legs: frozenset[Leg] = BOTH_LEGS
+
+
+@dataclass
+class ExpandedQuery(QueryBundle):
+    """A query bundle that any LlamaIndex retriever takes, with every formulation of the query beside it.
+
+    `query_str` is the user's own words and nothing else. A stock retriever embeds `embedding_strs` and takes
+    their plain mean, so there the original is repeated until its share of that mean is no less than its
+    weight (an embedding cache makes the repeats free). An `embedding` handed in with the query is kept, and
+    then a stock retriever does not embed at all.
+
+    Attributes:
+        variants: The original first, then the others; filled with the original alone when empty.
+        degraded: Why there is less here than was asked for, or None when nothing went wrong.
+
+    Raises:
+        InvalidInputError: The variants don't begin with `query_str` as their one original, repeat it, carry
+            weights that do not sum to 1, or leave the original less than half.
+    """
+
+    variants: tuple[Variant, ...] = field(default=())
+    degraded: str | None = None
+
+    def __post_init__(self) -> None:
+        """Fill in the original, check the weights, and derive what stock retrievers embed."""
+        if not self.variants:
+            self.variants = (Variant(self.query_str, "original", 1.0),)
+        self._check()
+        if self.custom_embedding_strs is None and len(self.variants) > 1:
+            self.custom_embedding_strs = self._evenly_weighted_texts()
+
+    @classmethod
+    def of(cls, query: QueryBundle) -> ExpandedQuery:
+        """Return the query as an expanded one with nothing added yet; the bundle itself is left as it is.
+
+        Texts that a plain bundle already carries for embedding become dense variants of kind `"custom"`.
+        """
+        if isinstance(query, ExpandedQuery):
+            return replace(query)
+        plain = cls(
+            query_str=query.query_str,
+            image_path=query.image_path,
+            custom_embedding_strs=query.custom_embedding_strs,
+            embedding=query.embedding,
+        )
+        custom = [text for text in query.custom_embedding_strs or () if text.strip()]
+        expanded = plain.with_variants(custom, kind="custom", legs=DENSE_LEG)
+        # Until something is added, a stock retriever must see exactly what it would have seen without us.
+        return replace(expanded, custom_embedding_strs=query.custom_embedding_strs)
+
+    @property
+    def original_weight(self) -> float:
+        """The share of the user's own words, .5 to 1."""
+        return self.variants[0].weight
+
+    def for_leg(self, leg: Leg) -> tuple[Variant, ...]:
+        """Return the variants that one leg searches for, their weights rescaled to sum to 1 within it."""
+        chosen = [variant for variant in self.variants if leg in variant.legs]
+        total = math.fsum(variant.weight for variant in chosen)
+        return tuple(replace(variant, weight=variant.weight / total) for variant in chosen)
+
+    def with_variants(
+        self,
+        texts: Iterable[str],
+        *,
+        kind: VariantKind,
+        legs: frozenset[Leg] = BOTH_LEGS,
+        original_weight: float = MIN_ORIGINAL_WEIGHT,
+    ) -> ExpandedQuery:
+        """Return a query with more variants; what the original doesn't claim is shared evenly by the others.
+
+        A text whose words a variant of the same legs already has adds nothing and is left out.
+
+        Args:
+            texts: The new formulations.
+            kind: Where they come from.
+            legs: Which legs search for them.
+            original_weight: Share of the original, .5 to .9; an earlier, higher share stays.
+        """
+        kept = list(self.variants)
+        for text in texts:
+            words = wording(text)
+            if not any(legs <= known.legs and wording(known.text) == words for known in kept):
+                kept.append(Variant(text, kind, 0.0, legs))
+        if len(kept) == len(self.variants):
+            return replace(self)
+        if len(self.variants) > 1:
+            original_weight = max(original_weight, self.original_weight)
+        share = (1.0 - original_weight) / (len(kept) - 1)
+        weights = [original_weight] + [share] * (len(kept) - 1)
+        return replace(
+            self,
+            custom_embedding_strs=None,
+            variants=tuple(replace(variant, weight=w) for variant, w in zip(kept, weights, strict=True)),
+        )
+
+    def degraded_by(self, reason: str) -> ExpandedQuery:
+        """Return the query marked with one more reason why it holds less than was asked for."""
+        return replace(self, degraded=reason if self.degraded is None else f"{self.degraded}; {reason}")
+
+    def _evenly_weighted_texts(self) -> list[str]:
+        others = [variant for variant in self.variants[1:] if "dense" in variant.legs and variant.weight > 0]
+        if not others:
+            return [self.query_str]
+        mean_weight = math.fsum(variant.weight for variant in others) / len(others)
+        # The tolerance keeps floating point from asking for one copy more than the weight needs.
+        copies = math.ceil(self.original_weight / mean_weight - _WEIGHT_TOLERANCE)
+        return [self.query_str] * copies + [variant.text for variant in others]
+
+    def _check(self) -> None:
+        first, *others = self.variants
+        if first.kind != "original" or first.text != self.query_str or first.legs != BOTH_LEGS:
+            raise InvalidInputError(
+                "The first variant of an ExpandedQuery must be the original: kind 'original', the text of "
+                f"query_str, both legs. Found kind {first.kind!r}, legs {sorted(first.legs)}, and a text that "
+                f"{'is' if first.text == self.query_str else 'is not'} query_str. Put the original first."
+            )
+        repeated = [variant.kind for variant in others if variant.kind == "original" or not variant.legs]
+        total = math.fsum(variant.weight for variant in self.variants)
+        if repeated or not (
+            abs(total - 1.0) <= _WEIGHT_TOLERANCE and min(v.weight for v in self.variants) >= 0.0
+        ):
+            raise InvalidInputError(
+                "The variants of an ExpandedQuery must hold one original, search at least one leg each, and "
+                f"carry weights of at least 0 that sum to 1; found kinds {[v.kind for v in self.variants]} "
+                f"with weights {[v.weight for v in self.variants]}. Build them with with_variants()."
+            )
+        if first.weight < MIN_ORIGINAL_WEIGHT - _WEIGHT_TOLERANCE:
+            raise InvalidInputError(
+                f"The original query must keep at least half of the weight; found {first.weight:.3f}. "
+                "Lower the weights of the other variants."
+            )

@@ -1,0 +1,1 @@
+"""Measurements on real collections: run by hand or by `make bench`, never by `make test`."""

@@ -1,0 +1,103 @@
+"""Where the collections for benchmarks are, and their vectors, which are computed once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_plugin.errors import InvalidInputError
+from rag_plugin.evaluation import Collection, load_beir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rag_plugin.types import FloatArray
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# A collection whose usual benchmark is not all of its queries: (queries file, split).
+PARTS = {"squad": ("queries-1000.jsonl", "test-1000")}
+# Analyzer by the language that a collection's name ends in; English otherwise.
+ANALYZERS = {"de": "german", "zh": "cjk", "ar": "arabic"}
+
+
+class DataMissingError(InvalidInputError):
+    """The collections are not on this machine."""
+
+
+def data_folder(given: str | Path | None = None) -> Path:
+    """The folder of collections: the one given, `RAG_PLUGIN_DATA`, or `../shared/data` beside the repository.
+
+    Raises:
+        DataMissingError: It isn't there.
+    """
+    chosen = given or os.environ.get("RAG_PLUGIN_DATA") or REPOSITORY.parent / "shared" / "data"
+    folder = Path(chosen)
+    if not (folder / "datasets").is_dir():
+        raise DataMissingError(
+            f"{folder} has no folder 'datasets' of collections in BEIR layout. "
+            "Name another one with --data or the environment variable RAG_PLUGIN_DATA."
+        )
+    return folder
+
+
+def data_is_required() -> bool:
+    """Whether a benchmark without data is an error: on CI it is, a user simply has none."""
+    return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def collection_names(folder: Path) -> list[str]:
+    """Every collection that the folder holds."""
+    return sorted(path.parent.name for path in (folder / "datasets").glob("*/corpus.jsonl"))
+
+
+def load_collection(name: str, folder: Path) -> Collection:
+    """A collection by name, with the queries that its benchmark uses.
+
+    Raises:
+        InvalidInputError: There is none of that name, or its files are damaged.
+    """
+    root = folder / "datasets" / name
+    if not root.is_dir():
+        raise InvalidInputError(f"no collection {name!r}; there are {', '.join(collection_names(folder))}")
+    queries, split = PARTS.get(name, ("queries.jsonl", "test"))
+    return load_beir(root, queries=queries, split=split)
+
+
+def analyzer_of(name: str) -> str:
+    """The analyzer for a collection: `xquad-de` is German."""
+    return ANALYZERS.get(name.rpartition("-")[2], "english")
+
+
+def cache_folder() -> Path:
+    """Where computed vectors are kept, outside the repository: `RAG_PLUGIN_CACHE` or the user's cache."""
+    chosen = os.environ.get("RAG_PLUGIN_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "rag_plugin" / "benchmarks"
+
+
+def cached_vectors(
+    fingerprint: str, texts: Sequence[str], embed: Callable[[list[str]], Sequence[Sequence[float]]]
+) -> FloatArray:
+    """The vectors of texts, `(n, d)`, from the cache or else computed and kept.
+
+    Args:
+        fingerprint: What the vectors depend on besides the texts: model, files, prefix, back end.
+        texts: What to embed.
+        embed: Embeds texts that the cache doesn't know.
+    """
+    digest = hashlib.sha256(fingerprint.encode())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    file = cache_folder() / f"{digest.hexdigest()}.npy"
+    if file.is_file():
+        found: FloatArray = np.load(file, allow_pickle=False)
+        return found
+    vectors = np.asarray(embed(list(texts)), dtype=np.float32)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part.npy")
+    np.save(part, vectors, allow_pickle=False)
+    part.replace(file)
+    return vectors

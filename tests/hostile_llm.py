@@ -1,0 +1,158 @@
+"""An OpenAI-compatible HTTP server on loopback that misbehaves on purpose, and a model and an embedding to go
+with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class HostileServer(ThreadingHTTPServer):
+    """Answers each POST as `behave` says; remembers the bodies it was sent."""
+
+    daemon_threads = False  # closing waits for every handler, so that none outlives its test
+
+    def __init__(self, behave: Callable[[Handler], None]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behave = behave
+        self.closing = threading.Event()
+        self.bodies: list[dict[str, Any]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that hang up are what these tests are about."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    server: HostileServer
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.server.behave(self)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep the test output clean."""
+
+    def reply(self, body: bytes, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def reply_message(self, message: dict[str, Any]) -> None:
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        self.reply(json.dumps({**answer, "usage": usage}).encode())
+
+
+def says(text: str) -> Callable[[Handler], None]:
+    """Answer politely, with this text."""
+    return lambda handler: handler.reply_message({"content": text})
+
+
+def hangs(handler: Handler) -> None:
+    """Take the question and never answer."""
+    handler.server.closing.wait(30)
+
+
+def drips(handler: Handler) -> None:
+    """Send a byte now and then, so that no read timeout ever strikes."""
+    handler.send_response(200)
+    handler.send_header("content-type", "application/json")
+    handler.send_header("content-length", "100000")
+    handler.end_headers()
+    while not handler.server.closing.wait(0.05):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+
+
+def hangs_up(handler: Handler) -> None:
+    """Close the connection without a word."""
+    handler.close_connection = True
+
+
+def fails(status: int, **headers: str) -> Callable[[Handler], None]:
+    """Answer with an error status."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda handler: handler.reply(b'{"error": {"message": "no"}}', status=status, headers=sent)
+
+
+def sends(body: bytes) -> Callable[[Handler], None]:
+    """Answer 200 with these bytes, whatever they are."""
+    return lambda handler: handler.reply(body)
+
+
+@contextmanager
+def hostile_server(behave: Callable[[Handler], None]) -> Iterator[HostileServer]:
+    """Run a server for as long as the block lasts."""
+    with HostileServer(behave) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.closing.set()
+            server.shutdown()
+            thread.join()
+
+
+class ScriptedLLM(CustomLLM):
+    """A model in this process that says what it is told to; like any `CustomLLM`, its async methods block."""
+
+    answer: Any = "myocardial infarction therapy\ncoronary care"
+    asked: list[str] = []  # noqa: RUF012 - pydantic copies the default for each instance
+    model: str = "scripted"
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "ScriptedLLM"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name=self.model)
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        self.asked.append(prompt)
+        answer = self.answer(prompt) if callable(self.answer) else self.answer
+        return CompletionResponse(text=answer)
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+class WordEmbedding(BaseEmbedding):
+    """Counts hashed words: an embedding whose neighbours anyone can check by eye."""
+
+    asked: list[str] = []  # noqa: RUF012 - pydantic copies the default for each instance
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        vector = [0.0] * 64
+        for word in text.lower().split():
+            vector[hashlib.sha256(word.strip(".,?").encode()).digest()[0] % 64] += 1.0
+        return vector
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        self.asked.append(query)
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_query_embedding(query)

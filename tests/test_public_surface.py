@@ -1,0 +1,96 @@
+"""What users may import, and the errors they may catch."""
+
+import inspect
+
+import pytest
+
+import rag_plugin
+from rag_plugin import errors
+
+PUBLIC = [
+    "CrossEncoderRerank",
+    "HyDETransform",
+    "HybridRetriever",
+    "HybridStore",
+    "IngestReport",
+    "OnnxEmbedding",
+    "QueryExpansionTransform",
+    "RagPluginError",
+    "RecursiveChunker",
+    "aingest",
+    "evaluate",
+    "ingest",
+]
+
+# name: (parent in our tree, the built-in a user would catch), as drawn at the top of errors.py.
+TREE = {
+    "InvalidInputError": ("RagPluginError", ValueError),
+    "FilterError": ("InvalidInputError", ValueError),
+    "UnsupportedQueryError": ("InvalidInputError", ValueError),
+    "EmbeddingMismatchError": ("InvalidInputError", ValueError),
+    "StoreError": ("RagPluginError", Exception),
+    "StorePathError": ("StoreError", OSError),
+    "StoreLockedError": ("StoreError", TimeoutError),
+    "StoreReadOnlyError": ("StoreError", PermissionError),
+    "StoreClosedError": ("StoreError", RuntimeError),
+    "StoreFormatError": ("StoreError", Exception),
+    "StoreWriteError": ("StoreError", OSError),
+    "StoreCorruptedError": ("StoreError", Exception),
+    "MissingExtraError": ("RagPluginError", ImportError),
+    "ModelError": ("RagPluginError", RuntimeError),
+    "ModelNotFoundError": ("ModelError", FileNotFoundError),
+    "DeadlineExceededError": ("RagPluginError", TimeoutError),
+    "IngestionError": ("RagPluginError", RuntimeError),
+}
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(rag_plugin.__all__) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_resolves_and_says_what_it_is_for(name: str) -> None:
+    value = getattr(rag_plugin, name)
+    assert value.__name__ == name
+    assert inspect.getdoc(value)
+
+
+def test_dir_lists_every_public_name() -> None:
+    assert set(PUBLIC) <= set(dir(rag_plugin))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'HybridStor'"):
+        _ = rag_plugin.HybridStor
+
+
+def test_the_version_is_a_release_number() -> None:
+    assert all(part.isdigit() for part in rag_plugin.__version__.split("."))
+
+
+def test_the_error_tree_holds_exactly_the_errors_drawn() -> None:
+    found = {
+        name
+        for name, value in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(value, Exception) and value.__module__ == errors.__name__
+    }
+    assert found == {"RagPluginError", *TREE}
+
+
+@pytest.mark.parametrize(("name", "parent", "builtin"), [(n, p, b) for n, (p, b) in TREE.items()])
+def test_an_error_stands_below_its_parent_and_a_builtin(name: str, parent: str, builtin: type) -> None:
+    error = getattr(errors, name)
+    assert getattr(errors, parent) in error.__bases__
+    assert issubclass(error, builtin)
+
+
+@pytest.mark.parametrize("name", ["RagPluginError", *TREE])
+def test_an_error_is_in_the_picture_at_the_top_of_its_module(name: str) -> None:
+    picture = [line for line in inspect.getsource(errors).splitlines() if line.startswith("# ")]
+    assert any(name in line.replace("(", " ").split() for line in picture)
+
+
+def test_a_missing_extra_names_the_command_that_cures_it() -> None:
+    error = errors.MissingExtraError("RedisCache", extra="redis", package="redis")
+    assert 'pip install "rag-plugin[redis]"' in str(error)
+    assert isinstance(error, ImportError)
