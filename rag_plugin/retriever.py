@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
-import llama_index.core.instrumentation as instrument
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
+from llama_index_instrumentation import get_dispatcher
 
 from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
 from rag_plugin.errors import InvalidInputError
@@ -22,13 +22,21 @@ from rag_plugin.fusion import EQUAL_WEIGHTS, parse_fusion, parse_weights
 from rag_plugin.hits import Explanation, Hit, QueryExplanation, Trace
 from rag_plugin.query_transform import ExpandedQuery
 from rag_plugin.store.diversity import diverse_order
-from rag_plugin.store.hybrid_search import Candidates, Fused, Query, best_first, fuse_candidates, gather
+from rag_plugin.store.hybrid_search import (
+    Candidates,
+    Fused,
+    Query,
+    best_first,
+    fuse_candidates,
+    gather,
+    weighted_terms,
+)
 from rag_plugin.store.hybrid_store import HybridStore
 from rag_plugin.store.queries import query_vector
 from rag_plugin.store.view import View
 from rag_plugin.types import FloatArray, Mode
 
-dispatcher = instrument.get_dispatcher(__name__)
+dispatcher = get_dispatcher(__name__)
 
 _MODES = ("hybrid", "dense", "sparse")
 
@@ -179,7 +187,7 @@ class HybridRetriever(BaseRetriever):
 
     def _needs_vectors(self) -> bool:
         # A store of texts alone is searched by words, whatever the mode hoped for.
-        return self._mode != "sparse" and self._weights[0] > 0 and self._store.dimension not in (0, None)
+        return self._mode != "sparse" and self._weights[0] > 0 and self._store.holds_vectors
 
     def _model(self) -> BaseEmbedding:
         if self._embed_model is None:
@@ -219,7 +227,7 @@ class HybridRetriever(BaseRetriever):
         weighted sum of the variants ranks as summing the weighted scores of a search for each would.
         """
         vector = terms = None
-        if self._needs_vectors() and (vectors or expanded.embedding is not None):
+        if self._mode != "sparse" and (vectors or expanded.embedding is not None):
             dense_variants = expanded.for_leg("dense")
             if expanded.embedding is not None:
                 vectors = [np.asarray(expanded.embedding, np.float32), *vectors]
@@ -229,11 +237,7 @@ class HybridRetriever(BaseRetriever):
                 mixed += variant.weight * found
             vector = mixed.astype(np.float32)
         if self._mode != "dense" and self._weights[1] > 0:
-            terms = view.legs.sparse.query(
-                [(variant.text, variant.weight) for variant in expanded.for_leg("sparse")]
-                if len(expanded.variants) > 1
-                else expanded.query_str
-            )
+            terms = weighted_terms(view, [(v.text, v.weight) for v in expanded.for_leg("sparse")])
         return Query(vector, terms)
 
     def _chosen(self, view: View, candidates: Candidates, fused: Fused) -> Any:

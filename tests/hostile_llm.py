@@ -145,9 +145,10 @@ class WordEmbedding(BaseEmbedding):
     asked: list[str] = []  # noqa: RUF012 - pydantic copies the default for each instance
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        vector = [0.0] * 64
+        vector = [0.0] * 4096
         for word in text.lower().split():
-            vector[hashlib.sha256(word.strip(".,?").encode()).digest()[0] % 64] += 1.0
+            bucket = int.from_bytes(hashlib.sha256(word.strip(".,?").encode()).digest()[:4]) % 4096
+            vector[bucket] += 1.0
         return vector
 
     def _get_query_embedding(self, query: str) -> list[float]:

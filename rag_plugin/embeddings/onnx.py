@@ -36,7 +36,7 @@ class OnnxEmbedding(BaseEmbedding):
 
     The model is loaded when first used and shared by every instance and thread of the process. Texts are run
     on as many threads as there are cores (``OMP_NUM_THREADS`` limits them). A text longer than the context is
-    cut, counted in :attr:`truncated_count` and warned about once; :meth:`count_tokens` measures a text before.
+    cut, counted in :attr:`truncated_count` and warned about once; :meth:`count_tokens` tells beforehand.
 
     Example:
         >>> embed_model = OnnxEmbedding()
@@ -73,7 +73,7 @@ class OnnxEmbedding(BaseEmbedding):
         """Find the model's files; nothing is loaded yet.
 
         Args:
-            model_name: A known name, a folder with an ONNX model, or a Hugging Face hub id in the local cache.
+            model_name: A known name, a folder with an ONNX model, or a hub id in the local hub cache.
             pooling: ``"cls"`` or ``"mean"``; ``None`` takes what the model's files or family say.
             query_prefix: Put before each query; ``None`` takes the model's own, ``""`` means none.
             passage_prefix: The same for passages.
@@ -101,17 +101,15 @@ class OnnxEmbedding(BaseEmbedding):
                 f"max_length of {files.name!r} must lie in {_SHORTEST_CONTEXT} to {files.facts.max_length} "
                 f"tokens, found {max_length}."
             )
-        super().__init__(
-            model_name=str(model_name),
-            pooling=pooling or files.facts.pooling,
-            query_prefix=files.facts.query_prefix if query_prefix is None else query_prefix,
-            passage_prefix=files.facts.passage_prefix if passage_prefix is None else passage_prefix,
-            max_length=max_length or files.facts.max_length,
-            revision=revision,
-            onnx_file=onnx_file,
-            embed_batch_size=embed_batch_size,
-            **kwargs,
-        )
+        own: dict[str, Any] = {
+            "pooling": pooling or files.facts.pooling,
+            "query_prefix": files.facts.query_prefix if query_prefix is None else query_prefix,
+            "passage_prefix": files.facts.passage_prefix if passage_prefix is None else passage_prefix,
+            "max_length": max_length or files.facts.max_length,
+            "revision": revision,
+            "onnx_file": onnx_file,
+        }
+        super().__init__(model_name=str(model_name), embed_batch_size=embed_batch_size, **own, **kwargs)
         self._files = files
         self._tally = _Tally()
 
@@ -177,10 +175,7 @@ class OnnxEmbedding(BaseEmbedding):
         sequences, lost = runner.tokenizer.sequences([prefix + text for text in texts], self.max_length)
         self._tell_of_loss(lost)
         rows = runner.run(sequences, pooler.output, pooler.pool, stop=stop)
-        done = [row for row in rows if row is not None]
-        if len(done) < len(rows):  # only a cancelled caller leaves rows out, and nobody waits for its answer
-            raise ModelError(f"Embedding was cancelled after {len(done)} of {len(rows)} texts.")
-        return self._to_unit_length(np.stack(done))
+        return self._to_unit_length(np.stack([row for row in rows if row is not None]))
 
     def _pooling_of(self, runner: ModelRunner) -> Pooler:
         if self._pooler is None:
@@ -202,9 +197,9 @@ class OnnxEmbedding(BaseEmbedding):
         cut = [tokens for tokens in lost if tokens]
         if cut and self._tally.add(len(cut)):
             _log.warning(
-                "%d of %d texts are longer than the %d tokens that %s reads and were cut, by up to %d tokens. "
-                "Make chunks of at most that size (count_tokens measures them). Later ones are only counted, "
-                "in truncated_count.",
+                "%d of %d texts are longer than the %d tokens that %s reads and were cut, by up to %d: "
+                "make chunks of at most that size (count_tokens measures them). "
+                "Later ones are only counted, in truncated_count.",
                 *(len(cut), len(lost), self.max_length, self._files.name, max(cut)),
             )
 

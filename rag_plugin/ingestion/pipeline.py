@@ -16,7 +16,7 @@ from rag_plugin.ingestion.run import IngestionRun
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode, TransformComponent
@@ -33,8 +33,7 @@ def ingest(
     embed_model: BaseEmbedding | None = None,
     chunker: TransformComponent | None = None,
     batch_size: int = 128,
-    prune: bool = False,
-    keep: Collection[str] = (),
+    prune: bool | Callable[[str], bool] = False,
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
 ) -> IngestReport:
@@ -51,9 +50,9 @@ def ingest(
         embed_model: Any LlamaIndex embedding model; None means the one set in LlamaIndex's ``Settings``,
             else ``OnnxEmbedding()``, which runs locally.
         batch_size: Nodes to embed and write at a time; a document is never split over two batches.
-        prune: Remove from the store every document that did not come. ``documents`` is then all there is.
-        keep: Ids of documents that ``prune`` leaves alone although they did not come, such as files that
-            could not be read this time; looked at after the last document.
+        prune: Remove from the store every document that did not come: ``documents`` is then all there is. A
+            function of the id says, after the last document, whether to: ``FolderReader.answers_for`` spares
+            what lies in other folders and what could not be read this time.
         show_progress: Draw a progress bar on standard error.
         on_progress: Called after every batch, in the thread that ingests.
 
@@ -65,10 +64,11 @@ def ingest(
         InvalidInputError: ``batch_size`` is below 1, or an item is no whole document.
         EmbeddingMismatchError: The store's vectors were made by another model or have another dimension.
         IngestionError: 20 documents in a row failed, or ``prune`` was asked for and no document came.
-        ModelError: The embedding model cannot be loaded.
+        ModelNotFoundError: There is no such embedding model here.
+        MissingExtraError: Its packages are not installed.
         StoreError: The store cannot be written.
     """
-    run = IngestionRun(store, embed_model, chunker, batch_size, prune, keep, on_progress)
+    run = IngestionRun(store, embed_model, chunker, batch_size, prune, on_progress)
     return run.take(documents, show_progress=show_progress)
 
 
@@ -79,8 +79,7 @@ async def aingest(
     embed_model: BaseEmbedding | None = None,
     chunker: TransformComponent | None = None,
     batch_size: int = 128,
-    prune: bool = False,
-    keep: Collection[str] = (),
+    prune: bool | Callable[[str], bool] = False,
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
 ) -> IngestReport:
@@ -91,7 +90,7 @@ async def aingest(
     Raises:
         RagPluginError: As :func:`ingest` does.
     """
-    run = IngestionRun(store, embed_model, chunker, batch_size, prune, keep, on_progress)
+    run = IngestionRun(store, embed_model, chunker, batch_size, prune, on_progress)
     if isinstance(documents, AsyncIterable):
         documents = _pulled(aiter(documents), asyncio.get_running_loop(), run.cancelled)
     try:

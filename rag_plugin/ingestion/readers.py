@@ -84,8 +84,10 @@ class FolderReader:
         """
         found = Path(path).expanduser().resolve()
         self.skipped: list[SkippedFile] = []
+        self._single: str | None
         if found.is_dir():
             self.root = found
+            self._single = None
             self._files = sorted(self._walk())
         elif found.is_file():
             if found.suffix.lower() not in SUFFIXES:
@@ -94,6 +96,7 @@ class FolderReader:
                     f"{', '.join(SUFFIXES)}."
                 )
             self.root = found.parent
+            self._single = self._doc_id(found)
             self._files = [found]
         else:
             raise InvalidInputError(f"There is no file or folder {str(path)!r}. Check the path.")
@@ -118,6 +121,20 @@ class FolderReader:
                 metadata={"title": title or path.stem, "file_path": doc_id},
                 excluded_embed_metadata_keys=["file_path"],
             )
+
+    def answers_for(self, doc_id: str) -> bool:
+        """Whether a document of this id would have come if it were still there.
+
+        False for what lies elsewhere and for what could not be read this time: ``ingest(reader, store,
+        prune=reader.answers_for)`` removes neither.
+        """
+        if self._single is not None:
+            return doc_id == self._single
+        unread = any(
+            doc_id == skipped.doc_id or (skipped.doc_id.endswith("/") and doc_id.startswith(skipped.doc_id))
+            for skipped in self.skipped
+        )
+        return doc_id.startswith(f"{self.root.name}/") and not unread
 
     def _doc_id(self, path: Path) -> str:
         return (Path(self.root.name) / path.relative_to(self.root)).as_posix()

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
@@ -17,7 +17,7 @@ from rag_plugin.errors import (
     IngestionError,
     InvalidInputError,
     MissingExtraError,
-    ModelError,
+    ModelNotFoundError,
     RagPluginError,
     StoreError,
 )
@@ -42,6 +42,16 @@ down or a wrong key, not bad documents: going on would only hide it."""
 
 _PRUNE_BATCH = 1000
 """Documents deleted per transaction, so that readers and other writers get their turn."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """An embedding model that says how much of its context texts take; ``OnnxEmbedding`` does."""
+
+    max_length: int
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the model sees it."""
 
 
 class NodeStore(Protocol):
@@ -78,8 +88,7 @@ class IngestionRun:
         embed_model: BaseEmbedding | None,
         chunker: TransformComponent | None,
         batch_size: int,
-        prune: bool,
-        keep: Collection[str],
+        prune: bool | Callable[[str], bool],
         on_progress: OnProgress | None,
     ) -> None:
         """As :func:`rag_plugin.ingestion.pipeline.ingest`, which checks nothing itself."""
@@ -93,7 +102,6 @@ class IngestionRun:
         self._chunker = RecursiveChunker() if chunker is None else chunker
         self._batch_size = batch_size
         self._prune = prune
-        self._keep = keep
         self._on_progress = on_progress
         self._total: int | None = None
         self._known: set[str] = set()
@@ -171,7 +179,7 @@ class IngestionRun:
             report = self._store.replace(
                 [node for chunked in batch for node in chunked.nodes], [chunked.doc_id for chunked in batch]
             )
-        except (EmbeddingMismatchError, ModelError, MissingExtraError, StoreError):
+        except (EmbeddingMismatchError, ModelNotFoundError, MissingExtraError, StoreError):
             raise  # not one document's fault: the next one would meet it too
         except Exception as error:  # noqa: BLE001 - so are embedding models
             if len(batch) == 1:
@@ -196,6 +204,10 @@ class IngestionRun:
         for node, vector in zip(nodes, vectors, strict=True):
             node.embedding = vector
         self._counts["embedded"] += len(nodes)
+        if isinstance(self._embed_model, CountsTokens):
+            tokens = self._embed_model.token_counts(texts)
+            self._counts["tokens"] += sum(tokens)
+            self._counts["truncated"] += sum(count > self._embed_model.max_length for count in tokens)
 
     def _count(self, batch: list[_Chunked], report: WriteReport) -> None:
         unchanged = set(report.unchanged)
@@ -227,10 +239,12 @@ class IngestionRun:
     def _delete_the_gone(self) -> None:
         if not self._seen:
             raise IngestionError(
-                f"No document came, so prune=True would remove all {len(self._known):,} documents of the "
+                f"No document came, so pruning could remove all {len(self._known):,} documents of the "
                 "store. Nothing was removed. Check the source of the documents, or call store.clear()."
             )
-        gone = sorted(self._known - self._seen - set(self._keep))
+        gone = sorted(self._known - self._seen)
+        if callable(self._prune):
+            gone = [doc_id for doc_id in gone if self._prune(doc_id)]
         for start in range(0, len(gone), _PRUNE_BATCH):
             self._store.replace([], gone[start : start + _PRUNE_BATCH])
         self._counts["deleted"] += len(gone)

@@ -104,10 +104,11 @@ class ModelRunner:
             stop: When set, nothing more is run.
 
         Returns:
-            One row per sequence; ``None`` where ``deadline`` or ``stop`` came first.
+            One row per sequence; ``None`` where ``deadline`` came first.
 
         Raises:
             ModelError: The model failed.
+            CancelledError: ``stop`` was set.
         """
         batches = self._batches([len(sequence) for sequence in sequences], in_order=in_order)
 

@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -46,7 +46,10 @@ def run_all(
         stop: When set, no further task is begun.
 
     Returns:
-        One result per task; ``None`` for each that the deadline or ``stop`` left out.
+        One result per task; ``None`` for each that the deadline left out.
+
+    Raises:
+        CancelledError: ``stop`` was set.
     """
     return _Turns(tasks, stop or threading.Event()).wait(deadline)
 
@@ -54,7 +57,8 @@ def run_all(
 async def off_loop(work: Callable[[threading.Event], Result]) -> Result:
     """Run ``work`` in a thread, so that the event loop stays free.
 
-    ``work`` is handed an event that is set when the awaiting task is cancelled.
+    ``work`` is handed an event that is set when the awaiting task is cancelled; what it returns or raises
+    after that is dropped.
     """
     stop = threading.Event()
     try:
@@ -90,6 +94,8 @@ class _Turns(Generic[Result]):
             self._abandoned = True
         if self._error is not None:
             raise self._error
+        if self._stop.is_set():
+            raise CancelledError
         return list(self._results)
 
     def _launch(self) -> None:

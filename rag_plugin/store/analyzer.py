@@ -144,7 +144,9 @@ class Analyzer:
             # The index file separates terms by NUL.
             return (token.replace("\0", "\ufffd"),)
         parts, compounds = words(token)
-        found = [self._term(lowered) for part in parts if (lowered := self._lowered(part)) not in self._stop_words]
+        found = [
+            self._term(lowered) for part in parts if (lowered := self._lowered(part)) not in self._stop_words
+        ]
         found.extend(fold_accents(self._lowered(compound)) for compound in compounds)
         return tuple(term for term in found if term)
 

@@ -216,7 +216,9 @@ _WORDS = {
     """,
 }
 
-STOP_WORDS: dict[str, frozenset[str]] = {language: frozenset(words.split()) for language, words in _WORDS.items()}
+STOP_WORDS: dict[str, frozenset[str]] = {
+    language: frozenset(words.split()) for language, words in _WORDS.items()
+}
 """Stop words by the language's Snowball name; a language that is missing here has none."""
 
 STOP_WORDS["porter"] = STOP_WORDS["english"]

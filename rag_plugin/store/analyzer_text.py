@@ -163,7 +163,8 @@ def camel_humps(word: str) -> list[str]:
     if word.islower() or word.isupper() or word[1:].islower():
         return [word]
     shape = "".join(
-        "U" if letter.isupper() else "d" if letter.isdigit() else "s" if letter == "s" else "l" for letter in word
+        "U" if letter.isupper() else "d" if letter.isdigit() else "s" if letter == "s" else "l"
+        for letter in word
     )
     return [word[match.start() : match.end()] for match in _HUMP.finditer(shape)]
 
@@ -171,7 +172,19 @@ def camel_humps(word: str) -> list[str]:
 # Letters that Unicode does not decompose but readers of other languages type without their stroke or as two.
 # Source: the foldings of Lucene's ASCIIFoldingFilter for these letters.
 _UNDECOMPOSED: Final = str.maketrans(
-    {"ø": "o", "đ": "d", "ħ": "h", "ł": "l", "ı": "i", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ß": "ss"}
+    {
+        "ø": "o",
+        "đ": "d",
+        "ħ": "h",
+        "ł": "l",
+        "ı": "i",
+        "ŧ": "t",
+        "æ": "ae",
+        "œ": "oe",
+        "þ": "th",
+        "ð": "d",
+        "ß": "ss",
+    }
     | {"ё": "е"}  # Cyrillic, where dots on ё are optional in print; й is another letter than и and stays
 )
 
@@ -182,7 +195,9 @@ _ARABIC: Final = str.maketrans(
     {chr(code): None for code in (*range(0x064B, 0x0660), 0x0670, 0x0640, *range(0x06D6, 0x06EE))}
     | {"أ": "ا", "إ": "ا", "آ": "ا", "ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك"}
 )
-_HEBREW_POINTS: Final = {code: None for code in (*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, 0x05C4, 0x05C5, 0x05C7)}
+_HEBREW_POINTS: Final = {
+    code: None for code in (*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, 0x05C4, 0x05C5, 0x05C7)
+}
 
 
 def fold_accents(word: str) -> str:

@@ -13,6 +13,7 @@ from rag_plugin.errors import StoreCorruptedError
 from rag_plugin.store import metadata_index
 from rag_plugin.store.records import metadata_from_payload, node_from_payload
 from rag_plugin.store.rows import batches
+from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.store.view import View, verify_record
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _PROBES = 8
 _PROBE_K = 20
 _DENSE_TOLERANCE = 1e-5
 _SPARSE_TOLERANCE = 1e-4
+_REBUILD = "Close the store, delete its snapshots folder and open it again."
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _counts(view: View, checked: dict[str, int]) -> Iterator[str]:
     live = view.legs.rows.view[view.legs.alive]
     rows = np.fromiter((row for (row,) in connection.execute("SELECT row FROM nodes ORDER BY row")), np.int64)
     if not np.array_equal(live, rows):
-        yield "The legs and the database hold different rows. Delete the snapshots folder and open again."
+        yield "The legs and the database hold different rows. " + _REBUILD
 
 
 def _records(connection: sqlite3.Connection, checked: dict[str, int]) -> Iterator[str]:
@@ -131,14 +133,12 @@ def _legs(view: View, checked: dict[str, int]) -> Iterator[str]:
             found, similarities = legs.dense.search(query, _PROBE_K, legs.alive)
             exact = np.sort(_plain_similarities(stored, query, legs.dense.metric))[::-1][: len(found)]
             if np.abs(exact - similarities).max() > _DENSE_TOLERANCE:
-                yield f"The dense leg disagrees with NumPy near position {probe}. Delete the snapshots folder."
+                yield f"The dense leg disagrees with NumPy at position {probe}. {_REBUILD}"
     texts = [text for batch in batches(view.connection, 0) for text in batch.texts]
     yield from _sparse(view, texts, probes, live)
 
 
 def _sparse(view: View, texts: list[str], probes: np.ndarray, live: np.ndarray) -> Iterator[str]:
-    from rag_plugin.store.sparse_index import SparseIndex
-
     sparse = view.legs.sparse
     rebuilt = SparseIndex.empty(sparse.analyzer, sparse.bm25).append(texts)
     for probe in probes:
@@ -146,7 +146,7 @@ def _sparse(view: View, texts: list[str], probes: np.ndarray, live: np.ndarray) 
         kept = sparse.scores(sparse.query(text), live)
         fresh = rebuilt.scores(rebuilt.query(text), np.arange(len(live)))
         if np.abs(kept - fresh).max(initial=0.0) > _SPARSE_TOLERANCE:
-            yield f"The sparse leg disagrees with a rebuilt one near position {probe}. Delete the snapshots folder."
+            yield f"The sparse leg disagrees with a rebuilt one at position {probe}. {_REBUILD}"
 
 
 def _plain_similarities(stored: np.ndarray, query: np.ndarray, metric: str) -> np.ndarray:

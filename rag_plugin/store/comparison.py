@@ -7,6 +7,7 @@ place where it departs from it.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from rag_plugin.types import IntArray
+    from rag_plugin.types import DoubleArray, IntArray
 
 Number: TypeAlias = int | float
 Scalar: TypeAlias = int | float | str
@@ -30,6 +31,7 @@ _ISO_INSTANT = re.compile(
     r"(?:Z|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?)?"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_WITHOUT_ZONE = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -49,7 +51,7 @@ def instant_of(text: str) -> int | None:
         moment = datetime.fromisoformat(text)
     except ValueError:  # the 30th of February
         return None
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+    return (moment - (_EPOCH if moment.tzinfo else _EPOCH_WITHOUT_ZONE)) // _MICROSECOND
 
 
 class Question(Enum):
@@ -115,6 +117,17 @@ class Comparison:
     def numbers(self) -> frozenset[Number]:
         """The operands that are numbers."""
         return frozenset(operand for operand in self.operands if not isinstance(operand, str))
+
+    @cached_property
+    def sorted_floats(self) -> DoubleArray:
+        """``numbers`` that a float holds exactly, ascending."""
+        floats = {nearest_float(number) for number in self.numbers} & self.numbers
+        return np.array(sorted(floats), dtype=np.float64)
+
+    @cached_property
+    def sorted_ints(self) -> list[int]:
+        """``numbers`` that are whole, ascending."""
+        return sorted(int(n) for n in self.numbers if isinstance(n, int) or n.is_integer())
 
     @cached_property
     def texts(self) -> frozenset[str]:
@@ -184,6 +197,14 @@ def _contains(value: Any, part: Comparison) -> bool:
     if isinstance(value, str):
         return isinstance(operand, str) and operand in value
     return isinstance(value, list | dict) and any(part.accepts(element) for element in value)
+
+
+def nearest_float(number: Number) -> float:
+    """The float next to a number; infinity for an int beyond all floats."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def encode_text(text: str) -> bytes:

@@ -44,10 +44,10 @@ CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     change INTEGER NOT NULL,   -- number of the newest transaction
     log_from INTEGER NOT NULL, -- the log reaches back to the state after this change
-    live INTEGER NOT NULL      -- rows in nodes; check() compares
+    live INTEGER NOT NULL      -- rows in nodes, for check() to compare
 );
 CREATE TABLE nodes (
-    row INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused: a stale cache can miss a row, never mistake it
+    row INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused, so a stale cache can miss a row, never mistake it
     node_id TEXT NOT NULL UNIQUE,
     ref_doc_id TEXT,
     payload BLOB NOT NULL,
@@ -55,7 +55,7 @@ CREATE TABLE nodes (
     digest BLOB NOT NULL
 );
 CREATE INDEX nodes_by_document ON nodes (ref_doc_id) WHERE ref_doc_id IS NOT NULL;
--- Apart from the nodes: a 1 KB node and its 1.5 KB vector side by side waste much of a page.
+-- Apart from the nodes, because a 1 KB node and its 1.5 KB vector side by side waste much of a page.
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL, digest BLOB NOT NULL);
 CREATE TABLE changes (
     change INTEGER NOT NULL, first_row INTEGER NOT NULL, last_row INTEGER NOT NULL, operation TEXT NOT NULL,
@@ -181,7 +181,7 @@ class Database:
         if os.getpid() != self._process:
             raise StoreClosedError(
                 f"This store was opened by process {self._process} and inherited through a fork; SQLite "
-                "connections must not cross one. Open it again in the child: HybridStore(path, read_only=True)."
+                "connections must not cross one. Open it again there: HybridStore(path, read_only=True)."
             )
 
     @contextmanager
@@ -325,7 +325,7 @@ class Database:
             self._check_format(self._writer)
 
 
-# --- settings, change numbers, log ---------------------------------------------------------------------------
+# --- settings, change numbers, log ---------------------------------------------------------------------
 
 
 def read_settings(connection: sqlite3.Connection) -> dict[str, Any]:

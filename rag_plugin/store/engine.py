@@ -248,8 +248,8 @@ class Engine:
                 expected = f"vectors of {dimension} dimensions" if dimension else "texts without vectors"
                 given = f"a vector of {found}" if found else "no embedding"
                 raise EmbeddingMismatchError(
-                    f"Node {record.node_id!r} has {given}; the store holds {expected}. Embed every node with "
-                    "one model before adding it (IngestionPipeline and ingest() do), or use a store of its own."
+                    f"Node {record.node_id!r} has {given}; the store holds {expected}. Embed every node "
+                    "with one model before adding it (ingest() does), or use a store of its own."
                 )
         if stored is None:
             db.write_setting(connection, "dimension", dimension)
@@ -351,7 +351,7 @@ class Engine:
 def _agreed(what: str, wanted: str | None, stored: str | None, default: str) -> str:
     if wanted is not None and stored is not None and wanted != stored:
         raise EmbeddingMismatchError(
-            f"The store was built with {what}={stored!r} and is opened with {what}={wanted!r}. Open it without "
-            f"naming a {what}, or build a new store."
+            f"The store was built with {what}={stored!r} and is opened with {what}={wanted!r}. "
+            f"Open it without naming a {what}, or build a new store."
         )
     return wanted or stored or default

@@ -241,25 +241,36 @@ def _error(filter_: MetadataFilter, problem: str, cure: str) -> FilterError:
 
 
 def _simplified(node: _Filter) -> _Filter:
-    """The same meaning with equalities of one key asked in one go, and without groups of one."""
+    """The same meaning, flatter: equalities of one key in one question, no group within a group like it."""
     if isinstance(node, Comparison):
         return node
     members: list[_Filter] = []
-    merged: dict[str, list[Scalar]] = {}
     for member in map(_simplified, node.members):
-        # Any of several equalities is IN; every one of several inequalities is NIN.
-        mergeable = isinstance(member, Comparison) and member.question is Question.ONE_OF
-        if mergeable and isinstance(member, Comparison) and member.negated == node.every:
-            merged.setdefault(member.key, []).extend(member.operands)
-        else:
-            members.append(member)
-    members += [
-        Comparison(key, Question.ONE_OF, tuple(dict.fromkeys(operands)), negated=node.every)
-        for key, operands in merged.items()
-    ]
+        alike = isinstance(member, _Group) and member.every == node.every and not member.negated
+        members += member.members if alike and isinstance(member, _Group) else [member]
+    members = _merged(members, negated=node.every)
     if len(members) == 1 and not node.negated:
         return members[0]
     return _Group(node.every, node.negated, tuple(members))
+
+
+def _merged(members: list[_Filter], *, negated: bool) -> list[_Filter]:
+    """Any of several equalities is IN; every one of several inequalities is NIN."""
+    others: list[_Filter] = []
+    operands_of: dict[str, list[Scalar]] = {}
+    for member in members:
+        if (
+            isinstance(member, Comparison)
+            and member.question is Question.ONE_OF
+            and member.negated == negated
+        ):
+            operands_of.setdefault(member.key, []).extend(member.operands)
+        else:
+            others.append(member)
+    return others + [
+        Comparison(key, Question.ONE_OF, tuple(dict.fromkeys(operands)), negated)
+        for key, operands in operands_of.items()
+    ]
 
 
 def _canonical(node: _Filter) -> list[Any]:

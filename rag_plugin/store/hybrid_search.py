@@ -6,13 +6,14 @@ to guess a missing score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rag_plugin.fusion import EQUAL_WEIGHTS, auto, fuse
 from rag_plugin.store.dense_index import DenseIndex
-from rag_plugin.store.sparse_index import QueryTerms
+from rag_plugin.store.sparse_view import QueryTerms
 from rag_plugin.store.view import View
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray
 
@@ -156,11 +157,34 @@ def _auto(
     if feedback:
         best, believed = auto.feedback_weights(first.score)
         moved = auto.rocchio(vector, vectors[best], believed, metric)
-        term_ids, term_weights = sparse.expansion(positions[best], believed, terms.mass)
+        read = sparse.passage_weights(positions[best])
+        term_ids, term_weights = auto.expansion_terms(
+            read.starts, read.term_ids, read.values, believed, float(terms.counts.sum())
+        )
         expansion = sparse.weighted_scores(term_ids, term_weights, positions)
         result = auto.auto_with_feedback(first, auto.similarities(moved, vectors, metric), expansion, scale)
     parts = (share[0] * result.dense, share[1] * result.sparse, result.feedback)
     return Fused(parts[0] + parts[1] + parts[2], *parts)
+
+
+def weighted_terms(view: View, texts: Sequence[tuple[str, float]]) -> QueryTerms:
+    """Several texts as one query, each text's terms counted ``weight`` times.
+
+    BM25 is linear in how often a query holds a term, so this scores as the weighted sum of the texts would.
+    """
+    counts: dict[str, float] = {}
+    ids: dict[str, int] = {}
+    parts = [(view.legs.sparse.query(text), weight) for text, weight in texts]
+    for part, weight in parts:
+        for term, term_id, count in zip(part.terms, part.term_ids.tolist(), part.counts.tolist(), strict=True):
+            counts[term] = counts.get(term, 0.0) + weight * count
+            ids[term] = term_id
+    return QueryTerms(
+        tuple(counts),
+        np.array(list(ids.values()), np.int64),
+        np.array(list(counts.values()), np.float64),
+        parts[0][0].lexicon,
+    )
 
 
 def best_first(candidates: Candidates, score: DoubleArray, k: int) -> IntArray:

@@ -133,17 +133,22 @@ class HybridStore(BasePydanticVectorStore):
         return self._engine.dimension
 
     @property
+    def holds_vectors(self) -> bool:
+        """Whether there is anything for a vector to be compared with."""
+        return self._engine.legs.dense is not None or bool(self._engine.dimension)
+
+    @property
     def count(self) -> int:
         """How many nodes the store holds."""
         with self._engine.view() as view:
             return live_count(view.connection)
 
-    def __len__(self) -> int:
-        return self.count
-
     def __repr__(self) -> str:
         where = "memory" if self.path is None else repr(str(self.path))
         return f"HybridStore({where}, {self.count} nodes, dimension={self.dimension}, metric={self.metric!r})"
+
+    def __str__(self) -> str:
+        return repr(self)
 
     # --- writing -----------------------------------------------------------------------------------------
 

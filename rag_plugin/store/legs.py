@@ -13,11 +13,15 @@ from threading import Lock
 
 import numpy as np
 
+from rag_plugin.fusion.auto import DenseScale
+from rag_plugin.fusion.scale import estimate_scale
 from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.types import BoolArray, FloatArray, IntArray
 
+_SCALE_ROWS = 1_000
+"""Vectors the spread of similarities is estimated from, in a millisecond, at the first query of a change."""
 _CACHED_MASKS = 64
 """Multi-tenant apps repeat a few filters; a mask takes a byte per node."""
 
@@ -64,6 +68,7 @@ class Legs:
     dense: DenseIndex | None
     sparse: SparseIndex
     masks: MaskCache = field(default_factory=MaskCache, compare=False, repr=False)
+    _scale: list[DenseScale] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def empty(cls, sparse: SparseIndex, *, change: int = 0) -> Legs:
@@ -123,9 +128,20 @@ class Legs:
         alive[positions] = False
         return replace(self, alive=alive, sparse=self.sparse.remove(positions))
 
+    def dense_scale(self) -> DenseScale:
+        """How similarities to a query are spread over the corpus, from a sample that these legs determine."""
+        if self._scale:
+            return self._scale[0]
+        scale = DenseScale(0.0, 0.0)
+        if self.dense is not None:
+            sample = self.dense.scale_sample(_SCALE_ROWS, self.alive)
+            scale = estimate_scale(sample, self.dense.metric)
+        self._scale.append(scale)
+        return scale
+
     def at(self, change: int) -> Legs:
         """The same legs, known to reflect ``change``."""
-        return replace(self, change=change, masks=MaskCache())
+        return replace(self, change=change, masks=MaskCache(), _scale=[])
 
     def compacted(self) -> Legs:
         """Legs without tombstones, renumbered."""

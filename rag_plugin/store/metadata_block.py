@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_plugin.store.comparison import Comparison, encode_text
+from rag_plugin.store.comparison import Comparison
 from rag_plugin.store.metadata_column import AnyArray, Column, Lists, Numbers, Others, Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from rag_plugin.types import BoolArray
 
@@ -33,6 +33,7 @@ _ARRAY_HEADER = struct.Struct("<BI")
 # Arrays start on the boundary that the widest number needs to be read in place.
 _ALIGNMENT = 8
 _EXACT_IN_FLOAT = 2**53
+_SCALARS = {str, int, float}
 
 
 class _Section(IntEnum):
@@ -52,11 +53,18 @@ _ARRAYS_OF = {
 }
 
 
-def canonical_value(value: Any) -> Any:
-    """What filters can tell apart in a metadata value, as read back from JSON.
+def canonical_values(values: Sequence[Any]) -> list[Any]:
+    """What filters can tell apart in metadata values, as read back from JSON.
 
     A bool is its number; of a dict only the keys can match, and of a list only what is a scalar.
     """
+    if set(map(type, values)) <= _SCALARS:
+        return list(values)
+    return [canonical_value(value) for value in values]
+
+
+def canonical_value(value: Any) -> Any:
+    """What filters can tell apart in one value."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, list):
@@ -68,15 +76,12 @@ def canonical_value(value: Any) -> Any:
 
 def encode_block(values: Mapping[int, Any]) -> bytes:
     """Pack canonical values, none of them null, by their row's place in the block."""
-    places: dict[tuple[_Section, str], list[int]] = {}
-    for place in sorted(values):
-        places.setdefault(_kind_of(values[place]), []).append(place)
     sections = []
     arrays: list[AnyArray] = []
-    for (section, _), held in places.items():
-        column, codes = _PACK[section]([values[place] for place in held])
+    for section, places in _places_by_section(values):
+        column, codes = _PACK[section]([values[place] for place in places])
         sections.append(section)
-        arrays += [_pack_places(held), codes, *column.arrays()]
+        arrays += [_pack_places(places), codes, *column.arrays()]
     return _pack_arrays([np.array(sections, dtype=np.uint8), *arrays])
 
 
@@ -139,6 +144,19 @@ def _read_column(section: _Section, arrays: list[AnyArray]) -> Column:
     return Lists(ends, codes, elements)
 
 
+def _places_by_section(values: Mapping[int, Any]) -> list[tuple[_Section, list[int]]]:
+    ordered = sorted(values)
+    kinds = set(map(type, values.values()))
+    if kinds == {str}:
+        return [(_Section.TEXTS, ordered)]
+    if kinds == {float} or (kinds == {int} and _fit_in_64_bits(values.values())):
+        return [(_Section.NUMBERS, ordered)]
+    places: dict[tuple[_Section, str], list[int]] = {}
+    for place in ordered:
+        places.setdefault(_kind_of(values[place]), []).append(place)
+    return [(section, held) for (section, _), held in places.items()]
+
+
 def _kind_of(value: Any) -> tuple[_Section, str]:
     """The section for a value; numbers of different kinds get one each, so that none loses a digit."""
     if isinstance(value, str):
@@ -146,7 +164,7 @@ def _kind_of(value: Any) -> tuple[_Section, str]:
     if isinstance(value, float):
         return _Section.NUMBERS, "float"
     if isinstance(value, int):
-        if -(2**63) <= value < 2**63:
+        if _fit_in_64_bits([value]):
             return _Section.NUMBERS, "int"
         return (_Section.NUMBERS, "unsigned") if 0 < value < 2**64 else (_Section.OTHERS, "")
     if isinstance(value, list) and value:
@@ -155,6 +173,10 @@ def _kind_of(value: Any) -> tuple[_Section, str]:
         if all(_is_exact_float(element) for element in value):
             return _Section.NUMBER_LISTS, ""
     return _Section.OTHERS, ""
+
+
+def _fit_in_64_bits(values: Collection[int]) -> bool:
+    return min(values) >= -(2**63) and max(values) < 2**63
 
 
 def _is_exact_float(value: Any) -> bool:
@@ -172,9 +194,8 @@ def _pack_numbers(values: list[Any]) -> tuple[Numbers, AnyArray]:
 
 
 def _pack_texts(values: list[Any]) -> tuple[Texts, AnyArray]:
-    encoded = [encode_text(value) for value in values]
-    distinct = sorted(set(encoded))
-    return Texts.of(distinct), _codes(encoded, distinct)
+    distinct = sorted(set(values))
+    return Texts.of(distinct), _codes(values, distinct)
 
 
 def _pack_lists(
@@ -209,7 +230,7 @@ def _codes(values: Sequence[Any], distinct: Sequence[Any]) -> AnyArray:
         return _no_codes()
     code_of = {item: code for code, item in enumerate(distinct)}
     kind = np.uint8 if len(distinct) <= 256 else np.uint16
-    return np.fromiter((code_of[value] for value in values), dtype=kind, count=len(values))
+    return np.array([code_of[value] for value in values], dtype=kind)
 
 
 def _no_codes() -> AnyArray:

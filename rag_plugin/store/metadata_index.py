@@ -24,6 +24,7 @@ from rag_plugin.store.metadata_block import (
     BLOCK_ROWS,
     block_hits,
     canonical_value,
+    canonical_values,
     decode_block,
     encode_block,
 )
@@ -87,7 +88,7 @@ def insert_metadata(
     """
     stream = iter(rows_and_metadata)
     while batch := dict(islice(stream, _BATCH_ROWS)):
-        _insert(connection, {row: _canonical(metadata) for row, metadata in batch.items()})
+        _insert(connection, batch)
 
 
 def remove_metadata(
@@ -212,20 +213,19 @@ def _same(left: Any, right: Any) -> bool:
 # --- the tail ----------------------------------------------------------------------------------------------
 
 
-def _insert(connection: sqlite3.Connection, batch: dict[int, dict[str, Any]]) -> None:
+def _insert(connection: sqlite3.Connection, batch: dict[int, Mapping[str, Any]]) -> None:
     _leave_tail(connection, batch)
-    pinned = {row: metadata for row, metadata in batch.items() if _is_long(metadata)}
+    pinned = {row: metadata for row, metadata in batch.items() if _is_long(metadata.values())}
     short = {row: metadata for row, metadata in batch.items() if row not in pinned}
     if read_state(connection).tail + len(short) > _TAIL_ROWS:
-        short.update(_drain_tail(connection))
-        _fold(connection, short)
+        _fold(connection, short | _drain_tail(connection))
         short = {}
     connection.executemany(
         "INSERT INTO metadata_tail VALUES (?, ?, ?, ?)",
         (
             (row, row in pinned, _tail_checksum(row, row in pinned, data), data)
             for row, metadata in (short | pinned).items()
-            if (data := json.dumps(metadata, separators=(",", ":")).encode("ascii"))
+            if (data := json.dumps(_canonical(metadata), separators=(",", ":")).encode("ascii"))
         ),
     )
     connection.execute(
@@ -251,12 +251,22 @@ def _drain_tail(connection: sqlite3.Connection) -> dict[int, dict[str, Any]]:
     return tail
 
 
-def _is_long(metadata: Mapping[str, Any]) -> bool:
-    return any(
-        len(value if isinstance(value, str) else json.dumps(value)) > _LONG_CHARACTERS
-        for value in metadata.values()
-        if isinstance(value, str | list | dict)
-    )
+def _is_long(values: Iterable[Any]) -> bool:
+    """Whether any of the values is too long for a column."""
+    for value in values:
+        if isinstance(value, str):
+            if len(value) > _LONG_CHARACTERS:
+                return True
+        elif isinstance(value, list | dict) and _characters(value) > _LONG_CHARACTERS:
+            return True
+    return False
+
+
+def _characters(value: Any) -> int:
+    """About how long a value is as JSON, as far as filters see into it."""
+    if isinstance(value, str):
+        return len(value)
+    return sum(map(_characters, value), len(value)) if isinstance(value, list | dict) else 1
 
 
 def _tail_checksum(row: int, pinned: bool, data: bytes) -> int:
@@ -274,12 +284,19 @@ def _fold(connection: sqlite3.Connection, batch: Mapping[int, Mapping[str, Any]]
     key_ids = {key: key_id for key_id, key in key_names(connection).items()}
     growth: dict[int, int] = {}
     for block, rows in sorted(by_block.items()):
-        fresh: dict[int, dict[int, Any]] = {}
+        columns: dict[str, dict[int, Any]] = {}
         for row in rows:
             for key, value in batch[row].items():
-                if key not in key_ids:
-                    key_ids[key] = add_key(connection, key)
-                fresh.setdefault(key_ids[key], {})[row % BLOCK_ROWS] = value
+                if value is not None:
+                    if (column := columns.get(key)) is None:
+                        column = columns[key] = {}
+                    column[row % BLOCK_ROWS] = value
+        fresh = {}
+        for key, column in columns.items():
+            if key not in key_ids:
+                key_ids[key] = add_key(connection, key)
+            canonical = canonical_values(list(column.values()))
+            fresh[key_ids[key]] = dict(zip(column, canonical, strict=True))
         replaced = {row % BLOCK_ROWS for row in rows}
         stored = _decoded_blocks(connection, block)
         for key_id in sorted(fresh.keys() | stored.keys()):

@@ -16,7 +16,7 @@ from rag_plugin.store.view import Selection, View
 from rag_plugin.types import DoubleArray, FloatArray, IntArray
 
 _CANDIDATES = 100
-"""Per leg in HYBRID mode when ``sparse_top_k`` does not say: deeper lists gained nothing on six collections."""
+"""Per leg in HYBRID mode, unless ``sparse_top_k`` says otherwise."""
 _MMR_PREFETCH = 4
 """MMR chooses among this many times k, as LlamaIndex's own MMR retrievers prefetch."""
 _MMR_THRESHOLD = 0.5
@@ -35,7 +35,8 @@ def run_query(
     """
     if query.similarity_top_k < 1:
         raise InvalidInputError(f"similarity_top_k={query.similarity_top_k}; expected 1 or more.")
-    selection = view.select(query.filters, query.node_ids, query.doc_ids)
+    # VectorStoreIndex.from_vector_store() knows no node ids and hands over an empty list, meaning all.
+    selection = view.select(query.filters, query.node_ids or None, query.doc_ids)
     match query.mode:
         case VectorStoreQueryMode.DEFAULT:
             found = _dense(view, query, query.similarity_top_k, selection)
@@ -86,7 +87,7 @@ def query_vector(view: View, values: object) -> FloatArray:
 def _vector(view: View, query: VectorStoreQuery) -> FloatArray:
     if query.query_embedding is None:
         raise InvalidInputError(
-            f"Mode {query.mode.value!r} needs query_embedding. Give one, or use mode 'sparse' to search by words."
+            f"Mode {query.mode.value!r} needs query_embedding. Give one, or search by words in mode 'sparse'."
         )
     return query_vector(view, query.query_embedding)
 

@@ -29,7 +29,7 @@ class WriterLock:
 
     def __init__(self, folder: Path, timeout_s: float) -> None:
         self._holder = folder / _HOLDER
-        # thread_local would let every thread take the lock anew; the store is one writer, whichever thread asks.
+        # thread_local would let every thread take the lock anew; the store is one writer, whoever asks.
         self._lock = FileLock(folder / _LOCK, thread_local=False)
         try:
             self._lock.acquire(timeout=timeout_s, poll_interval=0.02)

@@ -50,6 +50,7 @@ _STRING_LITERAL = re.compile(r""""((?:[^"\\]|\\.){0,300})"(\s*:)?|'((?:[^'\\]|\\
 _LIST_MARK = re.compile(
     r"\A(?:[-*+–—>#]+\s+|[•·▪◦‣⁃∙●○■□➤➢→]\s*|[①-⑳]\s*|[(\[]?\d{1,3}(?:[.)\]:]\s+|[、．）：]\s*)|\(?[a-z]\)\s+)"
 )
+_SECOND_ITEM = re.compile(r"\A[(\[]?2[.)\]:]\s")
 _LABEL = re.compile(
     r"\A(?:(?:alternative|expanded|rephrased|reworded|related|search|sub|step-?back|rewritten)[ -]?)?"
     r"(?:quer(?:y|ies)|questions?|variants?|variations?|rephrasings?|synonyms?|alternatives?|options?|"
@@ -83,6 +84,8 @@ _TALK_KEYS = frozenset(
     {"explanation", "reason", "reasoning", "thought", "thoughts", "note", "notes", "comment", "type"}
 )
 _WORD = re.compile(r"\w+")
+# Scripts without spaces may write a whole sentence as one word; ASCII text may not, it is a loop or a blob.
+_LONGEST_WORD = 100
 # A model caught in a loop says the same few words again and again.
 _LOOP_MIN_WORDS = 10
 _LOOP_MAX_DISTINCT = 0.4
@@ -180,13 +183,13 @@ def parse_passage(answer: str, *, query: str, prompt: str = "", max_chars: int) 
     body = _body(answer)
     strings = _json_strings(body)
     body = body if strings is None else "\n".join(strings)
-    copied = {wording(line) for line in prompt.splitlines() if line.strip()}
+    copied = {wording(query), *(wording(line) for line in prompt.splitlines() if line.strip())}
     lines = [clean_text(line) for line in body.splitlines()]
-    lines = [line for line in lines if line and wording(line) not in copied]
+    lines = [line for line in lines if line and copied.isdisjoint((wording(line), wording(_unwrapped(line))))]
     if len(lines) > 1 and _is_preamble(lines[0]):
         lines = lines[1:]
     passage = _unwrapped(" ".join(lines))
-    if wording(passage) == wording(query) or not _is_search_text(passage):
+    if not _is_search_text(passage):
         return None
     return _cut(passage, max_chars)
 
@@ -209,7 +212,10 @@ def _listed(body: str) -> list[str]:
         if len(parts) > 2:
             return parts
     marked = [line for line in lines if _LIST_MARK.match(line) or _LABEL.match(line)]
-    # Where some lines are list items, the others are talk around the list, in whatever language.
+    # Where some lines are list items, the others are talk around the list, in whatever language. But a prompt
+    # that ends in "1." has the first item begin without its mark.
+    if marked and _SECOND_ITEM.match(marked[0]) and lines[0] is not marked[0]:
+        marked.insert(0, lines[0])
     chosen = marked if len(marked) > 1 else lines
     return [line for line in chosen if not line.endswith((":", "："))]
 
@@ -282,6 +288,8 @@ def _is_search_text(text: str) -> bool:
     if not any(character.isalpha() for character in text) or _is_chatter(text):
         return False
     words = _WORD.findall(text.casefold())
+    if any(len(word) > _LONGEST_WORD and word.isascii() for word in words):
+        return False
     return len(words) < _LOOP_MIN_WORDS or len(set(words)) >= _LOOP_MAX_DISTINCT * len(words)
 
 

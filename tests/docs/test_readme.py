@@ -1,6 +1,7 @@
 """Every Python block of the README runs as it stands, from top to bottom, in an empty folder."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,12 @@ def test_the_blocks_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.
         exec(compile("\n" * (line - 1) + block, str(README), "exec"), names)
 
 
-def test_the_first_block_is_twelve_lines_of_code() -> None:
+def test_the_first_block_is_at_most_twelve_lines_of_code() -> None:
     _, block = python_blocks()[0]
-    assert len([line for line in block.splitlines() if line.strip()]) == 12
+    assert len([line for line in block.splitlines() if line.strip()]) <= 12
 
 
 def test_every_extra_is_in_the_table_and_every_row_is_an_extra() -> None:
-    import tomllib
-
     project = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))
     rows = re.findall(r"^\| `([a-z]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(rows) == sorted(project["project"]["optional-dependencies"])

@@ -62,7 +62,9 @@ def document(name: str, text: str, **metadata: Any) -> Document:
 
 
 def text_of(words: int, seed: int = 0) -> str:
-    chosen = random.Random(seed).choices(["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"], k=words)
+    chosen = random.Random(seed).choices(
+        ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"], k=words
+    )
     return " ".join(chosen)
 
 
@@ -192,11 +194,12 @@ def test_two_documents_with_the_same_text_keep_both_ids(store):
     assert store.count == 2
 
 
-def test_prune_removes_what_did_not_come_and_keeps_what_it_is_told_to(store):
+def test_prune_removes_what_did_not_come_or_only_what_it_is_told_to(store):
     run([document(name, f"text {name}") for name in "abcd"], store)
-    report = run([document("a", "text a")], store, prune=True, keep=["c"])
+    report = run([document("a", "text a")], store, prune=lambda doc_id: doc_id != "c")
     assert report.deleted == 2
     assert store.ref_doc_ids() == {"a", "c"}
+    assert run([document("a", "text a")], store, prune=True).deleted == 1
 
 
 def test_prune_refuses_to_empty_a_store_because_no_document_came(store):
@@ -387,9 +390,7 @@ async def test_cancelling_stops_after_the_batch_in_flight_and_leaves_the_loop_fr
 
 def test_the_report_reads_as_one_line(store):
     run([document("a", "x"), document("old", "y")], store)
-    report = run(
-        [document("a", "x"), document("b", "POISON"), document("c", "z z")], store, prune=True, keep=[]
-    )
+    report = run([document("a", "x"), document("b", "POISON"), document("c", "z z")], store, prune=True)
     assert str(report).startswith(
         "documents: 1 added, 1 unchanged, 1 deleted, 1 failed; 1 of 2 nodes embedded in "
     )

@@ -161,6 +161,17 @@ def test_a_file_that_vanishes_before_it_is_read_is_listed(folder):
     assert reader.skipped[0].doc_id == "docs/a.txt"
 
 
+def test_it_answers_for_its_own_readable_documents_only(folder):
+    write(folder / "a.txt", b"\xff")
+    reader = FolderReader(folder)
+    assert list(reader) == []
+    wanted = {"docs/a.txt": False, "docs/gone.txt": True, "other/gone.txt": False, "docs2/gone.txt": False}
+    assert {doc_id: reader.answers_for(doc_id) for doc_id in wanted} == wanted
+    single = FolderReader(write(folder / "b.txt", "x"))
+    assert single.answers_for("docs/b.txt")
+    assert not single.answers_for("docs/a.txt")
+
+
 def test_reading_twice_lists_a_skipped_file_once(folder):
     write(folder / "a.txt", b"\xff")
     reader = FolderReader(folder)

@@ -34,6 +34,7 @@ THREE = ("myocardial infarction therapy", "coronary care", "MI drugs 2.0")
         "myocardial infarction therapy\ncoronary care\nMI drugs 2.0",
         "myocardial infarction therapy\r\n\r\ncoronary care\r\n\tMI drugs 2.0  ",
         "1. myocardial infarction therapy\n2. coronary care\n3. MI drugs 2.0",
+        " myocardial infarction therapy\n2. coronary care\n3. MI drugs 2.0\n4.",
         "1) myocardial infarction therapy\n2) coronary care\n3) MI drugs 2.0",
         "(1) myocardial infarction therapy\n[2] coronary care\n3: MI drugs 2.0",
         "１．myocardial infarction therapy\n２．coronary care\n３．MI drugs 2.0",
@@ -43,7 +44,8 @@ THREE = ("myocardial infarction therapy", "coronary care", "MI drugs 2.0")
         '- "myocardial infarction therapy"\n- “coronary care”\n- «MI drugs 2.0»',
         "**Query 1:** myocardial infarction therapy\n**Query 2:** coronary care\n**Query 3:** MI drugs 2.0",
         "1. **myocardial infarction therapy**\n2. *coronary care*\n3. `MI drugs 2.0`",
-        "Search query: myocardial infarction therapy\nSearch query: coronary care\nSearch query: MI drugs 2.0",
+        "Search query: myocardial infarction therapy\nSearch query: coronary care\n"
+        "Search query: MI drugs 2.0",
         "Sure, here are 3:\n\n1. myocardial infarction therapy\n2. coronary care\n3. MI drugs 2.0\n\nEnjoy.",
         "Here's a list\n- myocardial infarction therapy\n- coronary care\n- MI drugs 2.0\nI hope this helps!",
         "```\nmyocardial infarction therapy\ncoronary care\nMI drugs 2.0\n```",
@@ -58,10 +60,12 @@ THREE = ("myocardial infarction therapy", "coronary care", "MI drugs 2.0")
         "myocardial infarction therapy; coronary care; MI drugs 2.0",
         "<think>\n1. heart?\n2. no\n</think>\nmyocardial infarction therapy\ncoronary care\nMI drugs 2.0",
         "1. so I thought</think>\nmyocardial infarction therapy\ncoronary care\nMI drugs 2.0",
-        "<query>myocardial infarction therapy</query>\n<query>coronary care</query>\n<query>MI drugs 2.0</query>",
+        "<query>myocardial infarction therapy</query>\n<query>coronary care</query>\n"
+        "<query>MI drugs 2.0</query>",
         "<queries>\nmyocardial infarction therapy\ncoronary care\nMI drugs 2.0\n</queries><|im_end|>",
         "myocardial infarction therapy\nMyocardial infarction: therapy.\ncoronary care\n\nMI drugs 2.0",
-        "heart attack treatment\nTreatment, heart attack?\nmyocardial infarction therapy\ncoronary care\nMI drugs 2.0",
+        "heart attack treatment\nTreatment, heart attack?\nmyocardial infarction therapy\n"
+        "coronary care\nMI drugs 2.0",
         "\ufeffmyocardial\u200b infarction therapy\ncoron\x00ary care\u202e\nMI drugs 2.0\ud800",
     ],
 )
@@ -136,7 +140,10 @@ def test_repeats_of_the_query_are_counted_and_left_out() -> None:
 
 
 def test_an_echo_of_the_prompt_is_no_query() -> None:
-    prompt = f"Rewrite the query below in 3 ways. Keep its language, and its names.\n\nQuery: {QUERY}\n\nQueries:\n"
+    prompt = (
+        f"Rewrite the query below in 3 ways. Keep its language, and its names.\n\n"
+        f"Query: {QUERY}\n\nQueries:\n"
+    )
     assert queries(prompt, prompt=prompt) == ()
     assert queries(f"user: {prompt}", prompt=prompt) == ()
     assert queries("keep its language, and its names", prompt=prompt) == ()
@@ -175,8 +182,8 @@ def test_whatever_comes_in_only_clean_short_distinct_text_comes_out(answer: str,
 
 @pytest.mark.parametrize(
     "answer",
-    ['"' * 100_000, '[\\"' * 50_000, "<think>" * 50_000, "{" * 100_000, "1. " * 100_000, "`" * 100_000, "a" * 10_000_000,
-     "</think>" * 50_000, '["' + "\\" * 100_000, "** " * 50_000, "\u0301" * 100_000],
+    ['"' * 100_000, '[\\"' * 50_000, "<think>" * 50_000, "{" * 100_000, "1. " * 100_000, "`" * 100_000,
+     "a" * 10_000_000, "</think>" * 50_000, '["' + "\\" * 100_000, "** " * 50_000, "\u0301" * 100_000],
     ids=lambda answer: repr(answer[:6]),
 )  # fmt: skip
 def test_no_answer_takes_long_to_read(answer: str) -> None:

@@ -1,0 +1,173 @@
+"""The commands. Each imports what it needs when it runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Index your documents and search them by meaning and by words.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a traceback with local variables would print documents and keys
+)
+
+_STORE = Path(".rag_plugin")
+_DEMO_STORE = Path(".demo")
+
+StorePath = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+class Mode(StrEnum):
+    """What to search with."""
+
+    hybrid = "hybrid"
+    dense = "dense"
+    sparse = "sparse"
+
+
+@app.command()
+def index(
+    path: Annotated[Path, typer.Argument(help="A folder, or a file: txt, md, rst, py, html, pdf.")],
+    store: StorePath = _STORE,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove from the store what is not under PATH any more.")
+    ] = False,
+    chunk_size: Annotated[int, typer.Option(help="Largest passage, in characters.", min=1)] = 512,
+    chunk_overlap: Annotated[int, typer.Option(help="Characters a passage repeats at most.", min=0)] = 50,
+    json: AsJson = False,
+) -> None:
+    """Bring a store up to date with a folder; what has not changed is not embedded again."""
+    from dataclasses import asdict
+
+    from rag_plugin.cli.output import complain, messages, note, plain, print_json, results
+    from rag_plugin.errors import InvalidInputError
+    from rag_plugin.ingestion.chunker import RecursiveChunker
+    from rag_plugin.ingestion.pipeline import ingest
+    from rag_plugin.ingestion.progress import progress_bar
+    from rag_plugin.ingestion.readers import SUFFIXES, FolderReader
+    from rag_plugin.store.hybrid_store import HybridStore
+
+    reader = FolderReader(path)
+    if not len(reader):
+        raise InvalidInputError(f"{path} holds no file that can be read. Expected: {', '.join(SUFFIXES)}.")
+    chunker = RecursiveChunker(chunk_size, chunk_overlap)
+    with HybridStore(store) as opened, progress_bar(console=messages()) as draw:
+        gone = reader.answers_for if prune else False
+        report = ingest(reader, opened, chunker=chunker, prune=gone, on_progress=draw)
+        count = opened.count
+    for skipped in reader.skipped:
+        note(f"not read: {skipped.doc_id}: {skipped.reason}")
+    for failed in report.failed:
+        complain(f"{failed.doc_id}: {failed.reason}")
+    if json:
+        skips = [asdict(skipped) for skipped in reader.skipped]
+        print_json({**asdict(report), "not_read": skips, "stored_nodes": count, "store": str(store)})
+    else:
+        results().print(
+            f"{report}\nstore: {plain(str(store))}, {count:,} nodes", markup=False, soft_wrap=True
+        )
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    store: StorePath = _STORE,
+    k: Annotated[int, typer.Option("-k", help="Hits to show.", min=1)] = 5,
+    mode: Annotated[Mode, typer.Option(help="What to search with.")] = Mode.hybrid,
+    rerank: Annotated[bool, typer.Option(help="Let a cross-encoder have a second look.")] = True,
+    json: AsJson = False,
+) -> None:
+    """Search a store."""
+    from rag_plugin.cli.answers import RERANK_DEPTH, answer, as_json, print_answer
+    from rag_plugin.cli.output import print_json, results
+    from rag_plugin.postprocessor import CrossEncoderRerank
+    from rag_plugin.retriever import HybridRetriever
+    from rag_plugin.store.hybrid_store import HybridStore
+
+    with HybridStore(store, read_only=True) as opened:
+        depth = max(k, RERANK_DEPTH) if rerank else k
+        retriever = HybridRetriever(opened, similarity_top_k=depth, mode=mode.value)
+        reranker = CrossEncoderRerank(top_n=k) if rerank else None
+        found = answer(question, retriever, reranker, top_n=k)
+    if json:
+        print_json(as_json(found))
+    else:
+        print_answer(results(), found)
+
+
+@app.command()
+def check(
+    store: StorePath = _STORE,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every row and page, audit both legs.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Verify a store. Exit status 1 when something is wrong."""
+    from dataclasses import asdict
+
+    from rag_plugin.cli.output import print_json, results
+    from rag_plugin.store.hybrid_store import HybridStore
+
+    with HybridStore(store, read_only=True) as opened:
+        report = opened.check(deep=deep)
+    if json:
+        print_json(asdict(report))
+    else:
+        results().print(str(report), markup=False, soft_wrap=True)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def stats(store: StorePath = _STORE, json: AsJson = False) -> None:
+    """Sizes and settings of a store."""
+    from rag_plugin.cli.output import plain, print_json, results
+    from rag_plugin.store.hybrid_store import HybridStore
+
+    with HybridStore(store, read_only=True) as opened:
+        found = opened.stats()
+    if json:
+        print_json(found)
+        return
+    width = max(map(len, found))
+    for name, value in found.items():
+        shown = f"{value:,}" if isinstance(value, int) else plain(str(value))
+        results().print(f"{name:<{width}}  {shown}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def demo(store: StorePath = _DEMO_STORE) -> None:
+    """Index what Python says about itself, then answer four questions."""
+    started = time.perf_counter()
+    from rag_plugin.cli.answers import RERANK_DEPTH, answer, print_answer
+    from rag_plugin.cli.output import messages, plain, results
+    from rag_plugin.demo import QUESTIONS, documents
+    from rag_plugin.ingestion.pipeline import ingest
+    from rag_plugin.ingestion.progress import progress_bar
+    from rag_plugin.postprocessor import CrossEncoderRerank
+    from rag_plugin.retriever import HybridRetriever
+    from rag_plugin.store.hybrid_store import HybridStore
+
+    console = results()
+    with HybridStore(store) as opened:
+        before = opened.count
+        with progress_bar(console=messages()) as draw:
+            report = ingest(documents(), opened, prune=True, on_progress=draw)
+        if before and not report.embedded:
+            said = f"opened the store with its {before:,} nodes; nothing had changed, nothing was re-embedded"
+        else:
+            said = str(report)
+        console.print(f"{plain(str(store))}: {said}", markup=False, soft_wrap=True)
+        retriever = HybridRetriever(opened, similarity_top_k=RERANK_DEPTH)
+        rerank = CrossEncoderRerank(top_n=5)
+        for question in QUESTIONS:
+            console.print()
+            print_answer(console, answer(question, retriever, rerank, top_n=5))
+    console.print(f"\ndone in {time.perf_counter() - started:.1f} s", markup=False)
+    console.print(f'Ask your own: rag-plugin search --store {plain(str(store))} "..."', markup=False)

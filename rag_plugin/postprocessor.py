@@ -1,0 +1,339 @@
+"""``CrossEncoderRerank``: a second look at the best hits, blended with the first one."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
+
+from rag_plugin.errors import InvalidInputError, ModelError
+from rag_plugin.models.files import locate
+from rag_plugin.models.workers import off_loop
+from rag_plugin.reranking.blend import AUTO_WEIGHT, blended, retrieval_part
+from rag_plugin.reranking.cross_encoder import CrossEncoder, PassageScore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+dispatcher = get_dispatcher(__name__)
+
+_log = logging.getLogger(__name__)
+
+_SHORTEST_CONTEXT = 16
+"""Three special tokens, half for the query, half for the passage: with less there is nothing to compare."""
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """One hit after the second look.
+
+    Attributes:
+        hit: The hit as it was handed in.
+        score: What it is ranked by now, in [0, 1] unless the whole list is degraded.
+        rerank_score: The cross-encoder's logit; ``None`` for a hit that was not scored.
+        rank_before: Its place in the list that was handed in, from 1.
+        window: First and past-the-last character, in the node's text, of what the model liked best in it.
+    """
+
+    hit: NodeWithScore
+    score: float
+    rerank_score: float | None
+    rank_before: int
+    window: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """All hits, best first.
+
+    Attributes:
+        hits: Every hit that was handed in.
+        degraded: Why the order is less than it could be, or ``None``.
+    """
+
+    hits: tuple[Reranked, ...]
+    degraded: str | None = None
+
+
+class CrossEncoderRerank(BaseNodePostprocessor):
+    """Reads query and passage together, and lets what it finds move the hits that retrieval ranked.
+
+    The model is loaded when first used and shared by every instance and thread of the process. Hits and nodes
+    that come in are left as they are; what goes out are new hits with the same nodes, scores in [0, 1].
+
+    A hit whose node has no text (an image, say) cannot be read and keeps the place that its retrieval score
+    gives it. A model that fails, or a deadline that passes, leaves the order as good as it is by then: the
+    hits are marked ``degraded`` (in ``hit.explain()``, in the tags of the ``ReRankEndEvent``, in the log).
+
+    Example:
+        >>> from llama_index.core.schema import NodeWithScore, TextNode
+        >>> texts = ["Wings carry an aircraft.", "A slipstream adds lift to a wing."]
+        >>> hits = [NodeWithScore(node=TextNode(text=text), score=1.0) for text in texts]
+        >>> best, _ = CrossEncoderRerank().postprocess_nodes(hits, query_str="effect of a slipstream on lift")
+        >>> best.text
+        'A slipstream adds lift to a wing.'
+    """
+
+    model: str = Field(description="A known name, a folder with an ONNX model, or a hub id.")
+    top_n: int = Field(description="Hits to return.")
+    blend: float | Literal["auto"] = Field(description="The cross-encoder's share of the score, 0 to 1.")
+    timeout_s: float | None = Field(description="Seconds after which the best order so far is returned.")
+    keep_order_on_failure: bool = Field(description="Return the order as it was instead of raising.")
+    metadata_mode: MetadataMode = Field(description="Which metadata the model reads before the text.")
+    max_length: int = Field(description="Context in tokens: query, passage and special tokens.")
+    window_overlap: int = Field(description="Tokens that windows of a long passage share at least.")
+    cache_size: int = Field(description="Scores to remember.")
+    revision: str | None = Field(description="Branch, tag or commit of a hub id.")
+    onnx_file: str | None = Field(description="The graph inside the model's folder.")
+
+    _encoder: CrossEncoder = PrivateAttr()
+
+    def __init__(
+        self,
+        model: str | Path = "ms-marco-MiniLM-L-12-v2",
+        *,
+        top_n: int = 5,
+        blend: float | Literal["auto"] = "auto",
+        timeout_s: float | None = None,
+        keep_order_on_failure: bool = True,
+        metadata_mode: MetadataMode = MetadataMode.EMBED,
+        max_length: int | None = None,
+        window_overlap: int = 64,
+        cache_size: int = 50_000,
+        revision: str | None = None,
+        onnx_file: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Find the model's files; nothing is loaded yet.
+
+        Args:
+            model: A known name, a folder with an ONNX cross-encoder, or a hub id in the local hub cache.
+            top_n: Hits to return, at least 1; all of them when there are fewer.
+            blend: The cross-encoder's share of the final score: 0 keeps the order of retrieval, 1 ignores it,
+                ``"auto"`` is the share that helped most where reranking helps and did no harm elsewhere.
+            timeout_s: Seconds after which the best order so far is returned; ``None`` waits for all. Loading
+                the model is part of it and cannot be interrupted.
+            keep_order_on_failure: Return the order as it was, marked, when the model fails; else raise.
+            metadata_mode: Which of the node's metadata the model reads before its text. ``EMBED`` is what the
+                embedding model reads too: a title helps, and ``excluded_embed_metadata_keys`` leaves out what
+                doesn't.
+            max_length: Tokens of one run; a longer passage is read in windows. ``None`` for the model's most.
+            window_overlap: Tokens that neighbouring windows share at least: an answer is seldom longer.
+            cache_size: Scores to remember (300 bytes each), 0 for none.
+            revision: Branch, tag or commit of a hub id.
+            onnx_file: The graph inside the folder, where it isn't ``model.onnx`` or ``onnx/model.onnx``.
+            **kwargs: LlamaIndex's own: ``callback_manager``.
+
+        Raises:
+            InvalidInputError: An option is out of its range, or the model is no cross-encoder.
+            MissingExtraError: The package that holds the named model is not installed.
+            ModelNotFoundError: There is no such model.
+            ModelError: One of its configuration files is damaged.
+        """
+        files = locate(model, kind="cross-encoder", revision=revision, onnx_file=onnx_file)
+        length = files.facts.max_length if max_length is None else max_length
+        _require(top_n >= 1, f"top_n must be at least 1, found {top_n}.")
+        _require(
+            blend == "auto" or (isinstance(blend, int | float) and 0 <= blend <= 1),
+            f"blend must be 'auto' or a number from 0 to 1, found {blend!r}.",
+        )
+        _require(timeout_s is None or timeout_s > 0, f"timeout_s must be positive, found {timeout_s}.")
+        _require(
+            _SHORTEST_CONTEXT <= length <= files.facts.max_length,
+            f"max_length of {files.name!r} must lie in {_SHORTEST_CONTEXT} to {files.facts.max_length}, "
+            f"found {length}.",
+        )
+        _require(
+            0 <= window_overlap < length // 2,
+            f"window_overlap must lie in 0 to {length // 2 - 1} (max_length / 2), found {window_overlap}.",
+        )
+        _require(cache_size >= 0, f"cache_size must be at least 0, found {cache_size}.")
+        own: dict[str, Any] = {
+            "model": str(model),
+            "top_n": top_n,
+            "blend": blend,
+            "timeout_s": timeout_s,
+            "keep_order_on_failure": keep_order_on_failure,
+            "metadata_mode": metadata_mode,
+            "max_length": length,
+            "window_overlap": window_overlap,
+            "cache_size": cache_size,
+            "revision": revision,
+            "onnx_file": onnx_file,
+        }
+        super().__init__(**own, **kwargs)
+        self._encoder = CrossEncoder(
+            files, max_length=length, window_overlap=window_overlap, cache_size=cache_size
+        )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name LlamaIndex serialises this component under."""
+        return "CrossEncoderRerank"
+
+    def rerank(self, query: str, hits: Sequence[NodeWithScore]) -> Reranking:
+        """All hits in their new order, with both parts of each score and the best window of each passage.
+
+        Raises:
+            InvalidInputError: The query is empty.
+            ModelError: The model failed, and ``keep_order_on_failure`` is off.
+        """
+        return self._rerank(query, hits, threading.Event())
+
+    def rerank_many(
+        self, queries: Sequence[str], hits: Sequence[Sequence[NodeWithScore]]
+    ) -> list[list[NodeWithScore]]:
+        """:meth:`postprocess_nodes` for many queries, each with its own hits.
+
+        Raises:
+            InvalidInputError: There are more queries than lists of hits, or fewer, or one is empty.
+            ModelError: The model failed, and ``keep_order_on_failure`` is off.
+        """
+        _require(
+            len(queries) == len(hits),
+            f"One list of hits per query was expected, found {len(queries)} queries and {len(hits)} lists.",
+        )
+        return [
+            self.postprocess_nodes(list(found), query_str=query)
+            for query, found in zip(queries, hits, strict=True)
+        ]
+
+    def warm_up(self) -> None:
+        """Load the model and run it once, so that the first query doesn't have to.
+
+        Raises:
+            ModelError: It failed to load or to run.
+        """
+        self._encoder.scores("warm", ["up"])
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        return self._process(nodes, _query_of(query_bundle), threading.Event())
+
+    @dispatcher.span
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        query = _query_of(query_bundle)
+        return await off_loop(lambda stop: self._process(nodes, query, stop))
+
+    def _process(self, nodes: list[NodeWithScore], query: str, stop: threading.Event) -> list[NodeWithScore]:
+        """Rerank, and tell LlamaIndex's instrumentation about it."""
+        dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=self.top_n, model_name=self.model))
+        payload: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: self.model,
+            EventPayload.QUERY_STR: query,
+            EventPayload.TOP_K: self.top_n,
+        }
+        with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
+            reranking = self._rerank(query, nodes, stop)
+            best = [_as_hit(reranked, reranking.degraded) for reranked in reranking.hits[: self.top_n]]
+            event.on_end(payload={EventPayload.NODES: best})
+        tags = {"degraded": reranking.degraded} if reranking.degraded else {}
+        dispatcher.event(ReRankEndEvent(nodes=best, tags=tags))
+        return best
+
+    def _rerank(self, query: str, hits: Sequence[NodeWithScore], stop: threading.Event) -> Reranking:
+        _require(bool(query.strip()), "The query is empty: there is nothing to compare the passages with.")
+        deadline = None if self.timeout_s is None else time.monotonic() + self.timeout_s
+        readable = [
+            place for place, hit in enumerate(hits) if hit.node.get_content(MetadataMode.NONE).strip()
+        ]
+        texts = [hits[place].node.get_content(metadata_mode=self.metadata_mode) for place in readable]
+        try:
+            found = self._encoder.scores(query, texts, deadline=deadline, stop=stop)
+        except ModelError as error:
+            if not self.keep_order_on_failure:
+                raise
+            return self._unchanged(hits, f"reranking failed: {error}")
+        scores = dict(zip(readable, found, strict=True))
+        return self._blended(hits, scores)
+
+    def _unchanged(self, hits: Sequence[NodeWithScore], reason: str) -> Reranking:
+        """The order and the scores that came in."""
+        _log.warning("Kept the order of retrieval: %s", reason)
+        kept = [Reranked(hit, hit.get_score(), None, rank, None) for rank, hit in enumerate(hits, 1)]
+        return Reranking(tuple(kept), reason)
+
+    def _blended(self, hits: Sequence[NodeWithScore], scores: dict[int, PassageScore | None]) -> Reranking:
+        late = [place for place, score in scores.items() if score is None]
+        if late and len(late) == len(scores):
+            return self._unchanged(hits, f"no passage was scored within {self.timeout_s} s")
+        retrieval = retrieval_part([hit.score for hit in hits])
+        logits = np.array(
+            [score.logit if (score := scores.get(place)) else math.nan for place in range(len(hits))]
+        )
+        weight = AUTO_WEIGHT if self.blend == "auto" else float(self.blend)
+        final = blended(logits, retrieval, weight, late=np.array(late, dtype=np.int64))
+        order = np.argsort(-final, kind="stable")
+        degraded = None
+        if late:
+            degraded = f"{len(late)} of {len(hits)} hits were not scored within {self.timeout_s} s"
+            _log.warning("Reranked in part: %s", degraded)
+        return Reranking(
+            tuple(
+                self._reranked(hits, int(place), float(final[place]), scores.get(int(place)))
+                for place in order
+            ),
+            degraded,
+        )
+
+    def _reranked(
+        self, hits: Sequence[NodeWithScore], place: int, score: float, found: PassageScore | None
+    ) -> Reranked:
+        hit = hits[place]
+        if found is None:
+            return Reranked(hit, score, None, place + 1, None)
+        return Reranked(hit, score, found.logit, place + 1, self._window_in_text(hit, found))
+
+    def _window_in_text(self, hit: NodeWithScore, found: PassageScore) -> tuple[int, int] | None:
+        """The best window in the node's own text; metadata that was read before it is not counted."""
+        text = hit.node.get_content(MetadataMode.NONE)
+        read = hit.node.get_content(metadata_mode=self.metadata_mode)
+        before = read.find(text.strip())
+        if before < 0:  # the node's template changed the text itself
+            return None
+        shift = before - (len(text) - len(text.lstrip()))
+        start, end = (min(max(0, place - shift), len(text)) for place in (found.start, found.end))
+        return (start, end) if start < end else None
+
+
+def _as_hit(reranked: Reranked, degraded: str | None) -> NodeWithScore:
+    """A new hit with the same node; one that can explain itself is told both scores."""
+    with_rerank = getattr(reranked.hit, "with_rerank", None)
+    if with_rerank is None:
+        return reranked.hit.model_copy(update={"score": reranked.score})
+    hit: NodeWithScore = with_rerank(
+        score=reranked.score,
+        rerank_score=reranked.rerank_score,
+        rank_before=reranked.rank_before,
+        degraded=degraded,
+    )
+    return hit
+
+
+def _query_of(query_bundle: QueryBundle | None) -> str:
+    if not isinstance(query_bundle, QueryBundle):
+        raise InvalidInputError(
+            f"A reranker needs the query: pass query_str or a QueryBundle, found {query_bundle!r:.80}."
+        )
+    return query_bundle.query_str
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise InvalidInputError(otherwise)

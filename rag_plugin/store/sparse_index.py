@@ -1,0 +1,216 @@
+"""The sparse leg: exact BM25 over a live corpus.
+
+`SparseIndex` is an immutable view. A write returns the next view and leaves the old one as it was, sharing
+all that did not change, so searches need no lock. Inside:
+
+- **segments** (`rag_plugin.store.sparse_segment`): postings of consecutive positions, merged as they grow so
+  that there are few of them;
+- a **tail** (`rag_plugin.store.sparse_tail`): the terms of the latest passages, few enough to be scanned by
+  every query;
+- **statistics** of the live passages: how many hold each term, how many there are, their total length. Scores
+  are computed from them at query time, so they are those of an index built afresh, after any write.
+
+Removing a passage updates the statistics and hides its position; its postings go at the next merge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from rag_plugin.errors import InvalidInputError
+from rag_plugin.store.sparse_lexicon import Lexicon
+from rag_plugin.store.sparse_merge import MergeInBackground, settled
+from rag_plugin.store.sparse_search import ScratchPool
+from rag_plugin.store.sparse_segment import (
+    GrowingArray,
+    Segment,
+    counted_terms,
+    merged,
+    renumbered,
+    segment_of,
+)
+from rag_plugin.store.sparse_tail import Tail
+from rag_plugin.store.sparse_view import PassageTerms, QueryTerms, Shared, SparseView
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from rag_plugin.store.analyzer import Analyzer
+    from rag_plugin.store.bm25 import Bm25
+    from rag_plugin.types import BoolArray, IntArray
+
+__all__ = ["PassageTerms", "QueryTerms", "SparseIndex"]
+
+# Texts analysed and counted at a time: bounds the memory of a large append, and their keys sort in cache.
+_CHUNK: Final = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class SparseIndex(SparseView):
+    """One state of the sparse leg, and the writes that lead to the next.
+
+    Positions number the passages 0, 1, 2, … in the order they were appended and are not reused. One writer at
+    a time, always from the newest view; a view whose successor was dropped may be written to again.
+
+    Example:
+        >>> from rag_plugin.store.analyzer import Analyzer
+        >>> from rag_plugin.store.bm25 import Bm25
+        >>> index = SparseIndex.empty(Analyzer.named("english"), Bm25.named("lucene"))
+        >>> index = index.append(["a red fox", "a blue whale", "two foxes"])
+        >>> index.search("foxes", 10)[0].tolist()
+        [0, 2]
+        >>> index.remove([0]).search("foxes", 10)[0].tolist()
+        [2]
+    """
+
+    @classmethod
+    def empty(cls, analyzer: Analyzer, bm25: Bm25) -> SparseIndex:
+        """An index without passages."""
+        return cls(
+            bm25=bm25,
+            live_count=0,
+            total_length=0,
+            _shared=Shared(Lexicon(analyzer), ScratchPool(), MergeInBackground()),
+            _segments=(),
+            _tail=Tail.empty(0),
+            _lengths=GrowingArray(np.empty(0, np.int32)),
+            _live=GrowingArray(np.empty(0, np.bool_)),
+            _removed=np.empty(0, np.int64),
+            _document_frequency=np.empty(0, np.int32),
+        )
+
+    def append(self, texts: Sequence[str]) -> SparseIndex:
+        """The index with more passages, at positions `size` and on.
+
+        Args:
+            texts: What to analyse and count; an empty text takes a position too.
+        """
+        index = self
+        for begin in range(0, len(texts), _CHUNK):
+            lengths, term_ids = self._shared.lexicon.numbered(texts[begin : begin + _CHUNK])
+            index = index._with_counted(lengths, term_ids)
+        if index._segments is self._segments:
+            return index
+        fresh = sum(segment.posting_count for segment in index._segments[len(self._segments) :])
+        segments = settled(
+            index._segments, index._live.items, self._shared.background, inline_postings=8 * fresh
+        )
+        return replace(index, _segments=segments)
+
+    def _with_counted(self, lengths: IntArray, term_ids: NDArray[np.int32]) -> SparseIndex:
+        starts, terms, frequencies = counted_terms(lengths, term_ids)
+        segments, tail = self._segments, self._tail
+        if tail.has_room(len(lengths), len(terms)):
+            tail = tail.appended(starts, terms, frequencies)
+        else:
+            if tail.count:
+                segments = (*segments, self._tail_segment())
+            segments = (*segments, segment_of(self.size, starts, terms, frequencies, lengths))
+            tail = Tail.empty(self.size + len(lengths))
+        document_frequency = np.zeros(len(self._shared.lexicon), np.int32)
+        document_frequency[: self.term_count] = self._document_frequency
+        _count(document_frequency, terms, 1)
+        return replace(
+            self,
+            live_count=self.live_count + len(lengths),
+            total_length=self.total_length + len(term_ids),
+            _segments=segments,
+            _tail=tail,
+            _lengths=self._lengths.appended(lengths),
+            _live=self._live.appended(np.ones(len(lengths), np.bool_)),
+            _document_frequency=document_frequency,
+        )
+
+    def remove(self, positions: IntArray) -> SparseIndex:
+        """The index without these passages; their positions stay empty.
+
+        Args:
+            positions: Live positions, each at most once.
+
+        Raises:
+            InvalidInputError: A position is not live, or comes twice.
+        """
+        positions = np.sort(np.asarray(positions, np.int64))
+        if not positions.size:
+            return self
+        if positions[0] < 0 or positions[-1] >= self.size or not self._live.items[positions].all():
+            raise InvalidInputError(
+                f"Cannot remove positions {positions[:5].tolist()}…: each must be a live position below {self.size}."
+            )
+        if (positions[1:] == positions[:-1]).any():
+            raise InvalidInputError("Cannot remove a position twice: each must come once.")
+        live = self._live.items.copy()
+        live[positions] = False
+        document_frequency = self._document_frequency.copy()
+        _count(document_frequency, self.passage_terms(positions).term_ids, -1)
+        return replace(
+            self,
+            live_count=self.live_count - len(positions),
+            total_length=self.total_length - int(self._lengths.items[positions].sum(dtype=np.int64)),
+            _segments=self._shared.background.taken_over(self._segments),
+            _live=GrowingArray(live),
+            _removed=np.union1d(self._removed, positions),
+            _document_frequency=document_frequency,
+        )
+
+    def compacted(self, keep: BoolArray) -> SparseIndex:
+        """A new index of the kept passages alone; the position of each is its rank among them.
+
+        Args:
+            keep: (size,), True for live positions only.
+
+        Raises:
+            InvalidInputError: A removed passage is to be kept, or the mask has another size.
+        """
+        if len(keep) != self.size or (keep & ~self._live.items).any():
+            raise InvalidInputError(
+                f"Cannot compact with a mask of {len(keep)} positions, {np.count_nonzero(keep)} kept: expected "
+                f"{self.size}, keeping live positions only ({self.live_count} are live)."
+            )
+        fresh = SparseIndex.empty(self.analyzer, self.bm25)
+        if not keep.any():
+            return fresh
+        segments = (*self._segments, self._tail_segment()) if self._tail.count else self._segments
+        whole = merged(segments, keep)
+        names = self._shared.lexicon.terms
+        shared = replace(
+            fresh._shared, lexicon=Lexicon(self.analyzer, [names[term] for term in whole.terms.tolist()])
+        )
+        segment = renumbered(whole, keep)
+        lengths = self._lengths.items[keep]
+        return replace(
+            fresh,
+            live_count=segment.count,
+            total_length=int(lengths.sum(dtype=np.int64)),
+            _shared=shared,
+            _segments=(segment,),
+            _tail=Tail.empty(segment.count),
+            _lengths=GrowingArray(lengths),
+            _live=GrowingArray(np.ones(segment.count, np.bool_)),
+            _document_frequency=np.diff(segment.starts).astype(np.int32),
+        )
+
+    def _tail_segment(self) -> Segment:
+        tail = self._tail
+        return segment_of(
+            tail.first,
+            tail.starts.items,
+            tail.terms.items,
+            tail.frequencies.items,
+            self._lengths.items[tail.first :],
+        )
+
+
+def _count(document_frequency: NDArray[np.int32], term_ids: NDArray[np.int32], step: int) -> None:
+    """Adds `step` for every occurrence of a term number, in place."""
+    if len(term_ids) < len(document_frequency) // 4:
+        np.add.at(document_frequency, term_ids, step)
+    else:
+        document_frequency += (step * np.bincount(term_ids, minlength=len(document_frequency))).astype(
+            np.int32
+        )

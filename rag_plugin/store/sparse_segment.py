@@ -1,0 +1,270 @@
+"""Immutable blocks of postings, and the arrays that grow under their readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from rag_plugin.types import BoolArray, IntArray
+
+_Item = TypeVar("_Item", bound=np.generic)
+
+
+class GrowingArray(Generic[_Item]):
+    """A handle on the first `size` items of a buffer that others may be appending to.
+
+    Appending writes behind the last item and returns a new handle, so older handles see what they always
+    saw. Appending to the same handle twice overwrites what the first wrote: only the newest handle may be
+    kept. One writer at a time.
+    """
+
+    def __init__(self, items: NDArray[_Item]) -> None:
+        self._buffer = items
+        self._size = len(items)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def items(self) -> NDArray[_Item]:
+        """(size,) the items; not to be written to."""
+        return self._buffer[: self._size]
+
+    def appended(self, more: NDArray[Any]) -> GrowingArray[_Item]:
+        """A handle on these items and more."""
+        size = self._size + len(more)
+        buffer = self._buffer
+        if size > len(buffer) or not buffer.flags.writeable:
+            # Growing by half keeps appending linear in all and wastes a third at most.
+            buffer = np.empty(max(size + size // 2, 64), buffer.dtype)
+            buffer[: self._size] = self._buffer[: self._size]
+        buffer[self._size : size] = more
+        handle = GrowingArray(buffer)
+        handle._size = size
+        return handle
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """The postings of `count` consecutive positions, by term and by passage.
+
+    T distinct terms, P postings; passages that were removed before the segment was made have none.
+
+    Attributes:
+        first: The first position.
+        count: How many positions.
+        terms: (T,) int32, ascending.
+        starts: (T + 1,) int64, where each term's postings begin and end.
+        positions: (P,) int32, ascending within a term.
+        frequencies: (P,) tf, in the narrowest unsigned type.
+        lengths: (P,) length of the passage, in the narrowest unsigned type. Beside the posting, because
+            looking it up by position costs more than the rest of scoring.
+        passage_starts: (count + 1,) int64, where each passage's terms begin and end.
+        passage_terms: (P,) int32.
+        passage_frequencies: (P,) tf.
+    """
+
+    first: int
+    count: int
+    terms: NDArray[np.int32]
+    starts: IntArray
+    positions: NDArray[np.int32]
+    frequencies: NDArray[Any]
+    lengths: NDArray[Any]
+    passage_starts: IntArray
+    passage_terms: NDArray[np.int32]
+    passage_frequencies: NDArray[Any]
+
+    @property
+    def posting_count(self) -> int:
+        """P."""
+        return len(self.positions)
+
+    def slices(self, term_ids: IntArray) -> list[tuple[int, int, int]]:
+        """Where the postings of terms lie: (index into `term_ids`, start, end) for each term that occurs."""
+        if not self.terms.size:
+            return []
+        places = np.searchsorted(self.terms, term_ids)
+        places[places == self.terms.size] = 0
+        found = np.flatnonzero(self.terms[places] == term_ids)
+        places = places[found]
+        return list(
+            zip(found.tolist(), self.starts[places].tolist(), self.starts[places + 1].tolist(), strict=True)
+        )
+
+
+def counted_terms(
+    lengths: IntArray, term_ids: NDArray[np.int32]
+) -> tuple[IntArray, NDArray[np.int32], IntArray]:
+    """Terms of passages in order of appearance → distinct terms with their frequencies.
+
+    Args:
+        lengths: (m,) how many terms each passage has.
+        term_ids: (Σ lengths,) their numbers, passage by passage.
+
+    Returns:
+        (m + 1,) where each passage begins, (P,) its distinct terms, ascending, (P,) their frequencies.
+    """
+    # Sorting 64-bit keys is vectorised in NumPy; passage in the high half, term in the low one.
+    keys = np.repeat(np.arange(len(lengths), dtype=np.int64) << 32, lengths)
+    keys |= term_ids
+    keys.sort()
+    first = np.empty(len(keys), np.bool_)
+    first[:1] = True
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    begins = np.flatnonzero(first)
+    distinct = keys[begins]
+    frequencies = np.diff(begins, append=len(keys))
+    return (
+        _starts(np.bincount(distinct >> 32, minlength=len(lengths))),
+        (distinct & 0xFFFFFFFF).astype(np.int32),
+        frequencies,
+    )
+
+
+def segment_of(
+    first: int,
+    passage_starts: IntArray,
+    passage_terms: NDArray[np.int32],
+    passage_frequencies: NDArray[Any],
+    passage_lengths: NDArray[Any],
+) -> Segment:
+    """A segment from the terms of its passages.
+
+    Args:
+        first: The first position.
+        passage_starts: (m + 1,), as in `Segment`.
+        passage_terms: (P,), distinct within a passage.
+        passage_frequencies: (P,).
+        passage_lengths: (m,).
+    """
+    count = len(passage_starts) - 1
+    keys = passage_terms.astype(np.int64) << 32
+    keys |= np.arange(len(keys), dtype=np.int64)
+    keys.sort()
+    order = keys & 0xFFFFFFFF
+    keys >>= 32
+    passages = np.repeat(np.arange(count, dtype=np.int32), np.diff(passage_starts))[order]
+    begins = np.flatnonzero(np.diff(keys, prepend=-1))
+    frequencies = narrowed(passage_frequencies)
+    return Segment(
+        first=first,
+        count=count,
+        terms=keys[begins].astype(np.int32),
+        starts=np.append(begins, len(keys)),
+        positions=passages + np.int32(first),
+        frequencies=frequencies[order],
+        lengths=narrowed(passage_lengths)[passages],
+        passage_starts=np.array(passage_starts, np.int64),
+        passage_terms=np.array(passage_terms, np.int32),
+        passage_frequencies=frequencies,
+    )
+
+
+def merged(segments: Sequence[Segment], live: BoolArray) -> Segment:
+    """One segment from consecutive ones, without the postings of removed passages.
+
+    Args:
+        segments: In order of position, each beginning where the one before ends.
+        live: (≥ last position,) False for removed passages.
+    """
+    segments = [_without_removed(segment, live) for segment in segments]
+    if len(segments) == 1:
+        return segments[0]
+    terms = np.unique(np.concatenate([segment.terms for segment in segments]))
+    places = [np.searchsorted(terms, segment.terms) for segment in segments]
+    counts = np.zeros(len(terms), np.int64)
+    for segment, place in zip(segments, places, strict=True):
+        counts[place] += np.diff(segment.starts)
+    starts = _starts(counts)
+    total = int(starts[-1])
+    positions = np.empty(total, np.int32)
+    frequencies = np.empty(total, np.result_type(*(segment.frequencies for segment in segments)))
+    lengths = np.empty(total, np.result_type(*(segment.lengths for segment in segments)))
+    # Postings of one term stay in the order of the segments, which is that of their positions: no sorting.
+    cursor = starts[:-1].copy()
+    for segment, place in zip(segments, places, strict=True):
+        widths = np.diff(segment.starts)
+        target = np.repeat(cursor[place] - segment.starts[:-1], widths)
+        target += np.arange(segment.posting_count)
+        positions[target] = segment.positions
+        frequencies[target] = segment.frequencies
+        lengths[target] = segment.lengths
+        cursor[place] += widths
+    return Segment(
+        first=segments[0].first,
+        count=sum(segment.count for segment in segments),
+        terms=terms,
+        starts=starts,
+        positions=positions,
+        frequencies=frequencies,
+        lengths=lengths,
+        passage_starts=_starts(np.concatenate([np.diff(segment.passage_starts) for segment in segments])),
+        passage_terms=np.concatenate([segment.passage_terms for segment in segments]),
+        passage_frequencies=np.concatenate([segment.passage_frequencies for segment in segments]),
+    )
+
+
+def _without_removed(segment: Segment, live: BoolArray) -> Segment:
+    stays = live[segment.first : segment.first + segment.count]
+    if stays.all():
+        return segment
+    kept = live[segment.positions]
+    widths = np.diff(np.concatenate(([0], np.cumsum(kept)))[segment.starts])
+    passage_widths = np.diff(segment.passage_starts)
+    kept_forward = np.repeat(stays, passage_widths)
+    return Segment(
+        first=segment.first,
+        count=segment.count,
+        terms=segment.terms[widths > 0],
+        starts=_starts(widths[widths > 0]),
+        positions=segment.positions[kept],
+        frequencies=segment.frequencies[kept],
+        lengths=segment.lengths[kept],
+        passage_starts=_starts(np.where(stays, passage_widths, 0)),
+        passage_terms=segment.passage_terms[kept_forward],
+        passage_frequencies=segment.passage_frequencies[kept_forward],
+    )
+
+
+def renumbered(segment: Segment, keep: BoolArray) -> Segment:
+    """The segment of the kept passages alone, positions and terms numbered anew from 0.
+
+    Args:
+        segment: Covers all positions; holds no postings of passages that are not kept.
+        keep: (count,).
+    """
+    new_positions = np.cumsum(keep, dtype=np.int32)
+    new_positions -= 1
+    new_terms = np.zeros(int(segment.terms[-1]) + 1 if segment.terms.size else 0, np.int32)
+    new_terms[segment.terms] = np.arange(len(segment.terms), dtype=np.int32)
+    return Segment(
+        first=0,
+        count=int(np.count_nonzero(keep)),
+        terms=np.arange(len(segment.terms), dtype=np.int32),
+        starts=segment.starts,
+        positions=new_positions[segment.positions],
+        frequencies=segment.frequencies,
+        lengths=segment.lengths,
+        passage_starts=_starts(np.diff(segment.passage_starts)[keep]),
+        passage_terms=new_terms[segment.passage_terms],
+        passage_frequencies=segment.passage_frequencies,
+    )
+
+
+def narrowed(counts: NDArray[Any]) -> NDArray[Any]:
+    """Counts in the narrowest unsigned type that holds them all."""
+    return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
+
+
+def _starts(widths: IntArray) -> IntArray:
+    starts = np.zeros(len(widths) + 1, np.int64)
+    np.cumsum(widths, out=starts[1:])
+    return starts

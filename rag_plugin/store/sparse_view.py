@@ -1,0 +1,417 @@
+"""Reading a sparse index: what one state of it holds, and how it searches and scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from rag_plugin.store.bm25 import Bm25, average_okapi_idf
+from rag_plugin.store.sparse_search import Scratch, ScratchPool, best_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from rag_plugin.store.analyzer import Analyzer
+    from rag_plugin.store.sparse_lexicon import Lexicon
+    from rag_plugin.store.sparse_merge import MergeInBackground
+    from rag_plugin.store.sparse_segment import GrowingArray, Segment
+    from rag_plugin.store.sparse_tail import Tail
+    from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray
+
+# Up to here the positions that a filter leaves are scored one by one, through their own terms; above, the
+# postings are filtered.
+_FEW_ALLOWED: Final = 1000
+
+# The fusion form of BM25 is the same under every ranking variant, so that what was fitted on it stays true.
+_FUSION: Final = Bm25("lucene", k1=1.5, b=0.75)
+_FUSION_IDF: Final = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class QueryTerms:
+    """A query as an index understands it.
+
+    Attributes:
+        terms: The distinct terms that the index knows.
+        term_ids: (q,) their numbers in `lexicon`.
+        counts: (q,) how often each occurs in the query.
+        lexicon: Whose numbers these are; an index with another one looks the terms up again.
+    """
+
+    terms: tuple[str, ...]
+    term_ids: IntArray
+    counts: DoubleArray
+    lexicon: Lexicon = field(repr=False)
+
+
+class PassageTerms(NamedTuple):
+    """The distinct terms of m passages.
+
+    Attributes:
+        starts: (m + 1,), where each passage's terms begin and end.
+        term_ids: (P,) their numbers.
+        values: (P,) how often each occurs, or what it weighs.
+    """
+
+    starts: IntArray
+    term_ids: NDArray[np.int32]
+    values: DoubleArray
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What all views of one index have in common."""
+
+    lexicon: Lexicon
+    pool: ScratchPool
+    background: MergeInBackground
+
+
+@dataclass(frozen=True, eq=False)
+class SparseView:
+    """One state of the sparse leg, to be read from any number of threads.
+
+    Attributes:
+        bm25: How `search` and `scores` rank.
+        live_count: Passages that are not removed.
+        total_length: Their terms, repeats included.
+    """
+
+    bm25: Bm25
+    live_count: int
+    total_length: int
+    _shared: Shared
+    _segments: tuple[Segment, ...]
+    _tail: Tail
+    _lengths: GrowingArray[np.int32]
+    _live: GrowingArray[np.bool_]
+    _removed: IntArray
+    _document_frequency: NDArray[np.int32]
+
+    @property
+    def analyzer(self) -> Analyzer:
+        """What turns texts and queries into terms."""
+        return self._shared.lexicon.analyzer
+
+    @property
+    def size(self) -> int:
+        """Positions given out so far, those of removed passages included."""
+        return len(self._lengths)
+
+    @property
+    def term_count(self) -> int:
+        """Distinct terms, those only removed passages held included."""
+        return len(self._document_frequency)
+
+    @property
+    def average_length(self) -> float:
+        """Mean number of terms of a live passage; 0 without any."""
+        return self.total_length / self.live_count if self.live_count else 0.0
+
+    def query(self, text: str) -> QueryTerms:
+        """A query analysed once, for `search` and the rest."""
+        return self._query_of(Counter(self.analyzer.terms(text)))
+
+    def _query_of(self, counts: Mapping[str, float]) -> QueryTerms:
+        lexicon, known = self._shared.lexicon, self.term_count
+        found = sorted(
+            (number, term)
+            for term in counts
+            if (number := lexicon.number(term)) is not None and number < known
+        )
+        return QueryTerms(
+            terms=tuple(term for _, term in found),
+            term_ids=np.array([number for number, _ in found], np.int64),
+            counts=np.array([counts[term] for _, term in found], np.float64),
+            lexicon=lexicon,
+        )
+
+    def _own(self, query: QueryTerms | str) -> QueryTerms:
+        """The query's terms that some live passage holds, by this index's numbers."""
+        if isinstance(query, str):
+            query = self.query(query)
+        elif query.lexicon is not self._shared.lexicon or (query.term_ids >= self.term_count).any():
+            query = self._query_of(dict(zip(query.terms, query.counts.tolist(), strict=True)))
+        return query
+
+    def search(
+        self, query: QueryTerms | str, k: int, allowed: BoolArray | None = None
+    ) -> tuple[IntArray, DoubleArray]:
+        """The k best live passages that hold at least one term of the query, whatever the sign of its score.
+
+        Args:
+            query: A text, or what `query` made of it.
+            k: How many at most.
+            allowed: (size,), the positions that may be found; None for all.
+
+        Returns:
+            (m,) positions and (m,) scores, m ≤ k, by score, equal scores by position.
+        """
+        query = self._own(query)
+        weights = self._weights(query)
+        if not (weights.size and self.live_count and k > 0):
+            return np.empty(0, np.int64), np.empty(0, np.float64)
+        if allowed is not None:
+            allowed = allowed & self._live.items
+            if np.count_nonzero(allowed) <= _FEW_ALLOWED:
+                return self._ranked(query, weights, np.flatnonzero(allowed), k)
+        with self._shared.pool.scratch(self.size, self.term_count) as scratch:
+            candidates = self._candidates(query.term_ids, weights, k, allowed, scratch)
+        return self._ranked(query, weights, candidates, k)
+
+    def _candidates(
+        self, term_ids: IntArray, weights: DoubleArray, k: int, allowed: BoolArray | None, scratch: Scratch
+    ) -> IntArray:
+        """Positions that can be among the k best, from scores in single precision."""
+        positions, frequencies, lengths, factors = self._postings(term_ids, weights, scratch)
+        if allowed is not None:
+            chosen = np.flatnonzero(allowed[positions])
+            positions, frequencies = positions[chosen], frequencies[chosen]
+            lengths, factors = lengths[chosen], factors[chosen]
+        contributions = self.bm25.saturation(frequencies, lengths, self.average_length)
+        contributions *= factors
+        scores = scratch.scores[: self.size]
+        # add.at, as a position comes once per term; plain indexing would be slower, bincount allocates.
+        np.add.at(scores, positions, contributions)
+        floor = 0.0
+        if weights.min() <= 0:
+            # A match may score 0 or less, so what is no match must score less still.
+            floor = -np.inf
+            unmatched = np.ones(self.size, np.bool_)
+            unmatched[positions] = False
+            scores[unmatched] = floor
+        scores[self._removed] = floor
+        # Each of the q sums is off by a few units in the last place of its largest part.
+        q = len(weights)
+        error = float(np.abs(contributions).max(initial=0.0)) * q * (q + 8) * 2.0**-23
+        candidates = best_candidates(scores, k, floor=floor, margin=2 * error)
+        scores.fill(0.0)
+        return candidates
+
+    def _postings(
+        self, term_ids: IntArray, weights: DoubleArray, scratch: Scratch
+    ) -> tuple[NDArray[np.int32], FloatArray, FloatArray, FloatArray]:
+        """All postings of the terms: position, tf, passage length, and the term's weight."""
+        positions: list[NDArray[Any]] = []
+        frequencies: list[NDArray[Any]] = []
+        lengths: list[NDArray[Any]] = []
+        which: list[int] = []
+        widths: list[int] = []
+        for segment in self._segments:
+            for index, start, end in segment.slices(term_ids):
+                positions.append(segment.positions[start:end])
+                frequencies.append(segment.frequencies[start:end])
+                lengths.append(segment.lengths[start:end])
+                which.append(index)
+                widths.append(end - start)
+        single = weights.astype(np.float32)
+        factors = [np.repeat(single[which], widths)]
+        if self._tail.count:
+            entries, marks = _marked(scratch, term_ids, self._tail.terms.items)
+            places = np.searchsorted(self._tail.starts.items, entries, side="right") - 1 + self._tail.first
+            positions.append(places.astype(np.int32))
+            frequencies.append(self._tail.frequencies.items[entries])
+            lengths.append(self._lengths.items[places])
+            factors.append(single[marks])
+        if not positions:
+            return np.empty(0, np.int32), *(np.empty(0, np.float32) for _ in range(3))  # type: ignore[return-value]
+        return (
+            np.concatenate(positions),
+            np.concatenate(frequencies, dtype=np.float32),
+            np.concatenate(lengths, dtype=np.float32),
+            np.concatenate(factors),
+        )
+
+    def _ranked(
+        self, query: QueryTerms, weights: DoubleArray, positions: IntArray, k: int
+    ) -> tuple[IntArray, DoubleArray]:
+        """The k best of the positions that hold a term of the query, scored exactly."""
+        frequencies = self._frequencies(query.term_ids, positions)
+        held = frequencies.any(axis=0)
+        positions, frequencies = positions[held], frequencies[:, held]
+        scores = self._scored(frequencies, weights, positions)
+        order = np.lexsort((positions, -scores))[:k]
+        return positions[order], scores[order]
+
+    def scores(self, query: QueryTerms | str, positions: IntArray) -> DoubleArray:
+        """Exact BM25 of live passages; 0 for those that hold no term of the query.
+
+        Under `plus`, a passage that holds some of the query's terms also earns δ for those it does not hold,
+        as in `rank_bm25`; one that holds none is no hit and scores 0, where `rank_bm25` gives it the constant.
+
+        Args:
+            query: A text, or what `query` made of it.
+            positions: (m,) in any order.
+
+        Returns:
+            (m,) scores.
+        """
+        query = self._own(query)
+        frequencies = self._frequencies(query.term_ids, positions)
+        scores = self._scored(frequencies, self._weights(query), positions)
+        return np.where(frequencies.any(axis=0), scores, 0.0)
+
+    def _weights(self, query: QueryTerms) -> DoubleArray:
+        idf = self.inverse_document_frequency(query.term_ids)
+        return query.counts * idf * self.bm25.scale
+
+    def _scored(self, frequencies: DoubleArray, weights: DoubleArray, positions: IntArray) -> DoubleArray:
+        if not (weights.size and self.live_count):
+            return np.zeros(len(positions))
+        lengths = np.broadcast_to(self._lengths.items[positions].astype(np.float64), frequencies.shape).copy()
+        constant = self.bm25.constant(weights / self.bm25.scale)
+        return _summed(weights, self.bm25.saturation(frequencies.copy(), lengths, self.average_length)) + constant
+
+    def document_frequency(self, term_ids: IntArray) -> IntArray:
+        """(q,) How many live passages hold each term."""
+        return self._document_frequency[term_ids].astype(np.int64)
+
+    def inverse_document_frequency(self, term_ids: IntArray) -> DoubleArray:
+        """(q,) The idf of each term under the ranking variant; 0 where no live passage holds it."""
+        average = self._average_okapi_idf if self.bm25.needs_average_idf else 0.0
+        return self.bm25.idf(self.document_frequency(term_ids), self.live_count, average)
+
+    @cached_property
+    def _average_okapi_idf(self) -> float:
+        return average_okapi_idf(self._document_frequency, self.live_count)
+
+    def lengths(self, positions: IntArray) -> IntArray:
+        """(m,) How many terms each passage has, repeats included."""
+        return self._lengths.items[positions].astype(np.int64)
+
+    def term_names(self, term_ids: IntArray) -> list[str]:
+        """The terms of these numbers."""
+        names = self._shared.lexicon.terms
+        return [names[number] for number in term_ids.tolist()]
+
+    def passage_terms(self, positions: IntArray) -> PassageTerms:
+        """The distinct terms of live passages and how often each occurs.
+
+        Args:
+            positions: (m,) in any order.
+        """
+        positions = np.asarray(positions, np.int64)
+        sources = [
+            (segment.first, segment.passage_starts, segment.passage_terms, segment.passage_frequencies)
+            for segment in self._segments
+        ]
+        tail = self._tail
+        sources.append((tail.first, tail.starts.items, tail.terms.items, tail.frequencies.items))
+        source_of = np.searchsorted([first for first, *_ in sources], positions, side="right") - 1
+        begins = np.empty(len(positions), np.int64)
+        widths = np.empty(len(positions), np.int64)
+        members = [(source, np.flatnonzero(source_of == number)) for number, source in enumerate(sources)]
+        for (first, starts, _, _), rows in members:
+            places = positions[rows] - first
+            begins[rows] = starts[places]
+            widths[rows] = starts[places + 1] - begins[rows]
+        row_starts = np.zeros(len(positions) + 1, np.int64)
+        np.cumsum(widths, out=row_starts[1:])
+        term_ids = np.empty(row_starts[-1], np.int32)
+        values = np.empty(row_starts[-1], np.float64)
+        for (_, _, terms, frequencies), rows in members:
+            if rows.size:
+                steps = _ranges(widths[rows])
+                target = np.repeat(row_starts[rows], widths[rows]) + steps
+                origin = np.repeat(begins[rows], widths[rows]) + steps
+                term_ids[target] = terms[origin]
+                values[target] = frequencies[origin]
+        return PassageTerms(row_starts, term_ids, values)
+
+    def _frequencies(self, term_ids: IntArray, positions: IntArray) -> DoubleArray:
+        """(q, m) How often each term occurs in each passage."""
+        starts, held, values = self.passage_terms(positions)
+        with self._shared.pool.scratch(0, self.term_count) as scratch:
+            entries, marks = _marked(scratch, term_ids, held)
+        frequencies = np.zeros((len(term_ids), len(positions)))
+        frequencies[marks, np.searchsorted(starts, entries, side="right") - 1] = values[entries]
+        return frequencies
+
+    def passage_weights(self, positions: IntArray) -> PassageTerms:
+        """The fusion weight W(t, d) of each term of live passages: idf·tf/(tf + K), as `lexical_scores` sums it.
+
+        Args:
+            positions: (m,) in any order.
+        """
+        starts, term_ids, frequencies = self.passage_terms(positions)
+        lengths = np.repeat(self._lengths.items[positions].astype(np.float64), np.diff(starts))
+        weights = self._fusion_saturation(frequencies, lengths)
+        weights *= self._fusion_idf(term_ids)
+        return PassageTerms(starts, term_ids, weights)
+
+    def weighted_scores(self, term_ids: IntArray, weights: DoubleArray, positions: IntArray) -> DoubleArray:
+        """Σ_t weight(t) · W(t, d) with the W of `passage_weights`: a query of real-valued term weights.
+
+        Args:
+            term_ids: (q,) distinct term numbers.
+            weights: (q,) of any sign.
+            positions: (m,) live positions in any order.
+
+        Returns:
+            (m,) scores, 0 for passages that hold none of the terms.
+        """
+        frequencies = self._frequencies(term_ids, positions)
+        lengths = np.broadcast_to(self._lengths.items[positions].astype(np.float64), frequencies.shape).copy()
+        return _summed(weights * self._fusion_idf(term_ids), self._fusion_saturation(frequencies, lengths))
+
+    def lexical_scores(self, query: QueryTerms | str, positions: IntArray) -> DoubleArray:
+        """What the terms of a query say about live passages, on a scale that fusion can use as it is.
+
+        B' = Σ_t qtf·(idf/5)^½·idf·tf/(tf + K), with idf and K of the `lucene` variant at k1 = 1.5, b = 0.75,
+        whatever the ranking variant. It is not normalised: weak lexical evidence stays small beside the dense
+        leg's.
+
+        Args:
+            query: A text, or what `query` made of it.
+            positions: (m,) in any order.
+
+        Returns:
+            (m,) scores.
+        """
+        query = self._own(query)
+        return self.weighted_scores(query.term_ids, self.query_weights(query), positions)
+
+    def query_weights(self, query: QueryTerms) -> DoubleArray:
+        """(q,) The weights that make `weighted_scores` equal `lexical_scores`: qtf·(idf/5)^½."""
+        query = self._own(query)
+        return query.counts * np.sqrt(self._fusion_idf(query.term_ids) / _FUSION_IDF)
+
+    def _fusion_idf(self, term_ids: NDArray[Any]) -> DoubleArray:
+        return _FUSION.idf(self.document_frequency(term_ids), self.live_count)
+
+    def _fusion_saturation(self, frequencies: DoubleArray, lengths: DoubleArray) -> DoubleArray:
+        # Without live passages there is nothing to weigh; any mean length will do.
+        return _FUSION.saturation(frequencies, lengths, self.average_length or 1.0)
+
+
+def _summed(weights: DoubleArray, values: DoubleArray) -> DoubleArray:
+    """(m,) Σ_t weights[t] · values[t], added in the order of the terms.
+
+    Passages alike must score alike, alone or among others: a matrix product adds each column in an order of
+    its own.
+    """
+    total = np.zeros(values.shape[1])
+    for weight, row in zip(weights.tolist(), values, strict=True):
+        total += weight * row
+    return total
+
+
+def _marked(scratch: Scratch, term_ids: IntArray, held: NDArray[np.int32]) -> tuple[IntArray, IntArray]:
+    """Which of the held terms are among `term_ids`: (e,) entries of `held`, (e,) indices into `term_ids`."""
+    scratch.marks[term_ids] = np.arange(1, len(term_ids) + 1, dtype=np.int32)
+    marks = scratch.marks[held]
+    scratch.marks[term_ids] = 0
+    entries = np.flatnonzero(marks)
+    return entries, marks[entries] - np.int64(1)
+
+
+def _ranges(widths: IntArray) -> IntArray:
+    """0 … width − 1 for each width, one after the other."""
+    ends = np.cumsum(widths)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - widths, widths)
