@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 QUESTIONS = (
     "How do I make a temporary directory that is deleted when I am done with it?",
-    "remember the results of a function so that calling it again with the same arguments is fast",
-    "What is the else clause of a for loop good for?",
-    "wait for several coroutines at once and collect their results",
+    "How do I run another program and capture its output?",
+    "How are default parameter values of a function evaluated?",
+    "How can I cache the results of a function that is called again with the same arguments?",
 )
 """Asked in a reader's words, not in the corpus's."""
 
@@ -89,9 +89,18 @@ def _language_reference() -> Iterator[Document]:
         topics: dict[str, str] = import_module("pydoc_data.topics").topics
     except ModuleNotFoundError:  # some minimal distributions leave it out
         return
-    for name, text in sorted(topics.items()):
-        title = text.strip().partition("\n")[0].replace('"', "")
-        yield _document(f"reference/{name}", title, "language reference", text.strip())
+    quoted: list[str] = []
+    for name, text in sorted(topics.items(), key=lambda topic: (len(topic[1]), topic[0])):
+        title, _, rest = text.strip().partition("\n")
+        body = rest.partition("\n")[2].strip()  # without the heading's underline, which differs by depth
+        # Long topics quote short ones whole; a section that is there already would only be found twice.
+        own = body
+        for section in quoted:
+            own = own.replace(section, "")
+        quoted.append(body)
+        if own:
+            plain_title = title.replace('"', "")
+            yield _document(f"reference/{name}", plain_title, "language reference", f"{title}\n\n{own}")
 
 
 def _library() -> Iterator[Document]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import doctest
 import logging
 import pickle
 import time
@@ -19,6 +20,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine, TransformQueryEn
 from llama_index.core.retrievers import TransformRetriever
 from llama_index.core.schema import QueryBundle, TextNode
 
+import rag_plugin.query_transform
 from rag_plugin.errors import DeadlineExceededError, InvalidInputError, ModelError
 from rag_plugin.query_transform import (
     DecompositionTransform,
@@ -162,6 +164,12 @@ async def test_a_query_of_no_words_is_refused(make: Any, bad: Any) -> None:
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         QueryExpansionTransform(**options)
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    results = doctest.testmod(rag_plugin.query_transform)
+    assert results.attempted > 0
+    assert results.failed == 0
 
 
 # --- the model -------------------------------------------------------------------------------------------

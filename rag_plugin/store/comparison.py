@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from rag_plugin.types import DoubleArray, IntArray
@@ -125,9 +126,14 @@ class Comparison:
         return np.array(sorted(floats), dtype=np.float64)
 
     @cached_property
-    def sorted_ints(self) -> list[int]:
-        """``numbers`` that are whole, ascending."""
-        return sorted(int(n) for n in self.numbers if isinstance(n, int) or n.is_integer())
+    def sorted_ints(self) -> IntArray:
+        """``numbers`` that an int64 holds exactly, ascending."""
+        return np.array([whole for whole in self._whole if -(2**63) <= whole < 2**63], dtype=np.int64)
+
+    @cached_property
+    def sorted_unsigned(self) -> NDArray[np.uint64]:
+        """``numbers`` that a uint64 holds exactly, ascending."""
+        return np.array([whole for whole in self._whole if 0 <= whole < 2**64], dtype=np.uint64)
 
     @cached_property
     def texts(self) -> frozenset[str]:
@@ -160,6 +166,10 @@ class Comparison:
         """The text to look for, folded when the question ignores case."""
         text = str(self.operands[0])
         return text.casefold() if self.question is Question.TEXT_FOLDED else text
+
+    @cached_property
+    def _whole(self) -> list[int]:
+        return sorted(int(n) for n in self.numbers if isinstance(n, int) or n.is_integer())
 
     def _is_one(self, value: Any) -> bool:
         if isinstance(value, str):

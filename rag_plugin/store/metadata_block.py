@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_plugin.store.comparison import Comparison
-from rag_plugin.store.metadata_column import AnyArray, Column, Lists, Numbers, Others, Texts
+from rag_plugin.store.metadata_column import AnyArray, Column, Numbers
+from rag_plugin.store.metadata_list import Lists, Others
+from rag_plugin.store.metadata_text import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -99,6 +101,16 @@ def decode_block(data: bytes) -> dict[int, Any]:
     return values
 
 
+def values_at(data: bytes, places: Collection[int]) -> dict[int, Any]:
+    """The values at some places of a block, for much less than decoding all of it."""
+    values = {}
+    for section in _sections(data):
+        for place in places:
+            if (index := section.index_at(place)) is not None:
+                values[place] = section.column.item(index)
+    return values
+
+
 def block_hits(data: bytes, comparisons: Sequence[Comparison]) -> list[BoolArray]:
     """Which rows of a block each comparison accepts, before negation.
 
@@ -120,6 +132,20 @@ class _Read:
     rows: slice | AnyArray
     codes: AnyArray | None
     column: Column
+
+    def index_at(self, place: int) -> int | None:
+        """Which item the row at ``place`` holds, or None where this section has none for it."""
+        if isinstance(self.rows, slice):
+            if not self.rows.start <= place < self.rows.stop:
+                return None
+            index = place - int(self.rows.start)
+        else:
+            index = int(np.searchsorted(self.rows, place))
+            if index == len(self.rows) or self.rows[index] != place:
+                return None
+        if self.codes is not None:
+            return int(self.codes[index])
+        return index if self.column.size > 1 else 0
 
 
 def _sections(data: bytes) -> Iterable[_Read]:

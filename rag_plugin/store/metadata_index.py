@@ -27,6 +27,7 @@ from rag_plugin.store.metadata_block import (
     canonical_values,
     decode_block,
     encode_block,
+    values_at,
 )
 from rag_plugin.store.metadata_keys import (
     add_key,
@@ -189,7 +190,9 @@ def differing_rows(
     for row, metadata in rows_and_metadata:
         if row // BLOCK_ROWS != at:
             at = row // BLOCK_ROWS
-            held = {names[key_id]: values for key_id, values in _decoded_blocks(connection, at).items()}
+            held = {
+                names[key_id]: decode_block(data) for key_id, data in _stored_blocks(connection, at).items()
+            }
         place = row % BLOCK_ROWS
         indexed = tail.get(row, {key: values[place] for key, values in held.items() if place in values})
         if not _same(indexed, _canonical(metadata)):
@@ -298,15 +301,18 @@ def _fold(connection: sqlite3.Connection, batch: Mapping[int, Mapping[str, Any]]
             canonical = canonical_values(list(column.values()))
             fresh[key_ids[key]] = dict(zip(column, canonical, strict=True))
         replaced = {row % BLOCK_ROWS for row in rows}
-        stored = _decoded_blocks(connection, block)
+        stored = _stored_blocks(connection, block)
         for key_id in sorted(fresh.keys() | stored.keys()):
-            old = stored.get(key_id, {})
+            # An update mostly leaves most keys alone, and reading a few values shows that.
+            if key_id in stored and values_at(stored[key_id], replaced) == fresh.get(key_id, {}):
+                continue
+            old = decode_block(stored[key_id]) if key_id in stored else {}
             new = {place: value for place, value in old.items() if place not in replaced} | fresh.get(
                 key_id, {}
             )
-            if new and new != old:
+            if new:
                 _write_block(connection, key_id, block, encode_block(new))
-            elif old and not new:
+            elif old:
                 connection.execute(
                     "DELETE FROM metadata_block WHERE key_id = ? AND block = ?", [key_id, block]
                 )
@@ -330,14 +336,14 @@ def _write_block(connection: sqlite3.Connection, key_id: int, block: int, data: 
     )
 
 
-def _decoded_blocks(connection: sqlite3.Connection, block: int) -> dict[int, dict[int, Any]]:
-    """Every key's values in one block, by key id and place."""
-    decoded = {}
+def _stored_blocks(connection: sqlite3.Connection, block: int) -> dict[int, bytes]:
+    """One block's blob for each key that has one, by key id."""
+    stored = {}
     statement = "SELECT key_id, checksum, data FROM metadata_block WHERE block = ?"
     for key_id, checksum, data in connection.execute(statement, [block]):
         verify(_block_checksum(key_id, block, data) == checksum, f"block {block} of key {key_id}")
-        decoded[key_id] = decode_block(data)
-    return decoded
+        stored[key_id] = data
+    return stored
 
 
 def _blocks_of(connection: sqlite3.Connection, key: str) -> Iterator[tuple[int, bytes]]:

@@ -16,11 +16,12 @@ Removing a passage updates the statistics and hides its position; its postings g
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 
-from rag_plugin.errors import InvalidInputError
+from rag_plugin.errors import InvalidInputError, StoreFormatError
 from rag_plugin.store.sparse_lexicon import Lexicon
 from rag_plugin.store.sparse_merge import MergeInBackground, settled
 from rag_plugin.store.sparse_search import ScratchPool
@@ -32,6 +33,7 @@ from rag_plugin.store.sparse_segment import (
     renumbered,
     segment_of,
 )
+from rag_plugin.store.sparse_snapshot import SparseState, read_state, write_state
 from rag_plugin.store.sparse_tail import Tail
 from rag_plugin.store.sparse_view import PassageTerms, QueryTerms, Shared, SparseView
 
@@ -193,6 +195,65 @@ class SparseIndex(SparseView):
             _lengths=GrowingArray(lengths),
             _live=GrowingArray(np.ones(segment.count, np.bool_)),
             _document_frequency=np.diff(segment.starts).astype(np.int32),
+        )
+
+    # Files
+
+    def save(self, target: Path | BinaryIO) -> None:
+        """Writes the index as one file, removed passages and all.
+
+        Args:
+            target: A path, which is overwritten in place, or a file open for writing bytes.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        if isinstance(target, Path):
+            with target.open("wb") as file:
+                self.save(file)
+            return
+        state = SparseState(
+            analyzer=self.analyzer.fingerprint(),
+            terms=self._shared.lexicon.terms[: self.term_count],
+            document_frequency=self._document_frequency,
+            lengths=self._lengths.items,
+            live=self._live.items,
+            segments=(*self._segments, self._tail_segment()) if self._tail.count else self._segments,
+        )
+        write_state(target, state)
+
+    @classmethod
+    def load(cls, path: Path, analyzer: Analyzer, bm25: Bm25) -> SparseIndex:
+        """Opens what `save` wrote, by memory map; the file must stay as it is while the index is in use.
+
+        Args:
+            path: The file.
+            analyzer: The one the index was made with.
+            bm25: How to rank; the file holds counts only, so any variant will do.
+
+        Raises:
+            StoreFormatError: Written by another version, or with another analyzer.
+            StoreCorruptedError: Not such a file, or malformed.
+            OSError: The file cannot be opened.
+        """
+        state = read_state(path)
+        if state.analyzer != analyzer.fingerprint():
+            raise StoreFormatError(
+                f"{path} was made with the analyzer {state.analyzer!r}, expected {analyzer.fingerprint()!r}. "
+                "Delete the file: it is rebuilt from the database."
+            )
+        index = cls.empty(analyzer, bm25)
+        return replace(
+            index,
+            live_count=int(np.count_nonzero(state.live)),
+            total_length=int(state.lengths[state.live].sum(dtype=np.int64)),
+            _shared=replace(index._shared, lexicon=Lexicon(analyzer, state.terms)),
+            _segments=state.segments,
+            _tail=Tail.empty(len(state.live)),
+            _lengths=GrowingArray(state.lengths),
+            _live=GrowingArray(state.live),
+            _removed=np.flatnonzero(~state.live),
+            _document_frequency=state.document_frequency,
         )
 
     def _tail_segment(self) -> Segment:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from rag_plugin.types import BoolArray
 
 MERGE_FACTOR: Final = 4
-"""A segment is merged with those after it until it holds this many times their postings.
+"""Every segment holds at least this many times the postings of all that come after it, or is merged with them.
 
-A corpus of n passages then has about log4(n / 512) segments, and a posting is rewritten about twice per step.
+A corpus of n passages then has at most log5(n / 512) segments, and a posting is rewritten five times for each.
 """
 
 INLINE_POSTINGS: Final = 300_000
@@ -90,13 +90,15 @@ def settled(
     """
     segments = background.taken_over(segments)
     claimed = background.busy_until(segments)
-    begin = len(segments) - 1
-    total = segments[begin].posting_count if segments else 0
-    while begin > claimed and segments[begin - 1].posting_count < MERGE_FACTOR * total:
-        begin -= 1
-        total += segments[begin].posting_count
+    begin = len(segments)
+    after = 0
+    for place in range(len(segments) - 1, claimed - 1, -1):
+        if segments[place].posting_count < MERGE_FACTOR * after:
+            begin = place
+        after += segments[place].posting_count
+    total = sum(segment.posting_count for segment in segments[begin:])
     chosen = segments[begin:]
-    if len(chosen) < 2:
+    if not chosen:
         return segments
     if total <= max(inline_postings, INLINE_POSTINGS):
         return (*segments[:begin], merged(chosen, live))

@@ -266,7 +266,10 @@ class SparseView:
             return np.zeros(len(positions))
         lengths = np.broadcast_to(self._lengths.items[positions].astype(np.float64), frequencies.shape).copy()
         constant = self.bm25.constant(weights / self.bm25.scale)
-        return _summed(weights, self.bm25.saturation(frequencies.copy(), lengths, self.average_length)) + constant
+        return (
+            _summed(weights, self.bm25.saturation(frequencies.copy(), lengths, self.average_length))
+            + constant
+        )
 
     def document_frequency(self, term_ids: IntArray) -> IntArray:
         """(q,) How many live passages hold each term."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import llama_index.core.instrumentation as instrument
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.llms import LLM
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.schema import QueryBundle
 from llama_index.core.settings import Settings
+from llama_index_instrumentation import get_dispatcher
 
 from rag_plugin.errors import DeadlineExceededError, InvalidInputError, ModelError
 from rag_plugin.transforms.answers import AnswerCache
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rag_plugin.transforms.calling import Deadline
 
 logger = logging.getLogger("rag_plugin.query_transform")
-dispatcher = instrument.get_dispatcher(__name__)
+dispatcher = get_dispatcher(__name__)
 
 
 @dataclass(frozen=True)

@@ -161,9 +161,9 @@ class ExpandedQuery(QueryBundle):
         first, *others = self.variants
         if first.kind != "original" or first.text != self.query_str or first.legs != BOTH_LEGS:
             raise InvalidInputError(
-                "The first variant of an ExpandedQuery must be the original: kind 'original', the text of "
-                f"query_str, both legs. Found kind {first.kind!r}, legs {sorted(first.legs)}, and a text that "
-                f"{'is' if first.text == self.query_str else 'is not'} query_str. Put the original first."
+                "The first variant of an ExpandedQuery must be the original: kind 'original', both legs, the "
+                f"text of query_str. Found kind {first.kind!r}, legs {sorted(first.legs)}, and "
+                f"{'that' if first.text == self.query_str else 'another'} text. Put the original first."
             )
         repeated = [variant.kind for variant in others if variant.kind == "original" or not variant.legs]
         total = math.fsum(variant.weight for variant in self.variants)
