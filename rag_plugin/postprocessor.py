@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         keep_order_on_failure: bool = True,
         metadata_mode: MetadataMode = MetadataMode.EMBED,
         max_length: int | None = None,
-        window_overlap: int = 64,
+        window_overlap: int | None = None,
         cache_size: int = 50_000,
         revision: str | None = None,
         onnx_file: str | None = None,
@@ -130,7 +129,8 @@ class CrossEncoderRerank(BaseNodePostprocessor):
                 embedding model reads too: a title helps, and ``excluded_embed_metadata_keys`` leaves out what
                 doesn't.
             max_length: Tokens of one run; a longer passage is read in windows. ``None`` for the model's most.
-            window_overlap: Tokens that neighbouring windows share at least: an answer is seldom longer.
+            window_overlap: Tokens that neighbouring windows share at least; ``None`` for an eighth of
+                ``max_length`` (64 of 512: a sentence or two, so an answer is seldom cut in half).
             cache_size: Scores to remember (300 bytes each), 0 for none.
             revision: Branch, tag or commit of a hub id.
             onnx_file: The graph inside the folder, where it isn't ``model.onnx`` or ``onnx/model.onnx``.
@@ -144,6 +144,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         """
         files = locate(model, kind="cross-encoder", revision=revision, onnx_file=onnx_file)
         length = files.facts.max_length if max_length is None else max_length
+        overlap = length // 8 if window_overlap is None else window_overlap
         _require(top_n >= 1, f"top_n must be at least 1, found {top_n}.")
         _require(
             blend == "auto" or (isinstance(blend, int | float) and 0 <= blend <= 1),
@@ -156,8 +157,8 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             f"found {length}.",
         )
         _require(
-            0 <= window_overlap < length // 2,
-            f"window_overlap must lie in 0 to {length // 2 - 1} (max_length / 2), found {window_overlap}.",
+            0 <= overlap < length // 2,
+            f"window_overlap must lie in 0 to {length // 2 - 1} (max_length / 2), found {overlap}.",
         )
         _require(cache_size >= 0, f"cache_size must be at least 0, found {cache_size}.")
         own: dict[str, Any] = {
@@ -168,15 +169,13 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             "keep_order_on_failure": keep_order_on_failure,
             "metadata_mode": metadata_mode,
             "max_length": length,
-            "window_overlap": window_overlap,
+            "window_overlap": overlap,
             "cache_size": cache_size,
             "revision": revision,
             "onnx_file": onnx_file,
         }
         super().__init__(**own, **kwargs)
-        self._encoder = CrossEncoder(
-            files, max_length=length, window_overlap=window_overlap, cache_size=cache_size
-        )
+        self._encoder = CrossEncoder(files, max_length=length, window_overlap=overlap, cache_size=cache_size)
 
     @classmethod
     def class_name(cls) -> str:
@@ -270,32 +269,33 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         return Reranking(tuple(kept), reason)
 
     def _blended(self, hits: Sequence[NodeWithScore], scores: dict[int, PassageScore | None]) -> Reranking:
-        late = [place for place, score in scores.items() if score is None]
-        if late and len(late) == len(scores):
+        """Everything before the first hit that the deadline left out is reranked; the rest follows as it was.
+
+        A score from further down is not used: it would lift its hit over one that nobody looked at.
+        """
+        reached = next((place for place, score in scores.items() if score is None), len(hits))
+        used = {place: score for place, score in scores.items() if score is not None and place < reached}
+        if not used and len(scores) > 0:
             return self._unchanged(hits, f"no passage was scored within {self.timeout_s} s")
-        retrieval = retrieval_part([hit.score for hit in hits])
-        logits = np.array(
-            [score.logit if (score := scores.get(place)) else math.nan for place in range(len(hits))]
-        )
+        logits = np.full(len(hits), np.nan)
+        for place, score in used.items():
+            logits[place] = score.logit
         weight = AUTO_WEIGHT if self.blend == "auto" else float(self.blend)
-        final = blended(logits, retrieval, weight, late=np.array(late, dtype=np.int64))
-        order = np.argsort(-final, kind="stable")
+        final = blended(logits, retrieval_part([hit.score for hit in hits]), weight, reached=reached)
+        order = [int(place) for place in np.argsort(-final[:reached], kind="stable")]
         degraded = None
-        if late:
-            degraded = f"{len(late)} of {len(hits)} hits were not scored within {self.timeout_s} s"
+        if reached < len(hits):
+            degraded = f"only the first {reached} of {len(hits)} hits were scored within {self.timeout_s} s"
             _log.warning("Reranked in part: %s", degraded)
         return Reranking(
             tuple(
-                self._reranked(hits, int(place), float(final[place]), scores.get(int(place)))
-                for place in order
+                self._reranked(hits[place], place, float(final[place]), used.get(place))
+                for place in (*order, *range(reached, len(hits)))
             ),
             degraded,
         )
 
-    def _reranked(
-        self, hits: Sequence[NodeWithScore], place: int, score: float, found: PassageScore | None
-    ) -> Reranked:
-        hit = hits[place]
+    def _reranked(self, hit: NodeWithScore, place: int, score: float, found: PassageScore | None) -> Reranked:
         if found is None:
             return Reranked(hit, score, None, place + 1, None)
         return Reranked(hit, score, found.logit, place + 1, self._window_in_text(hit, found))

@@ -123,12 +123,9 @@ class HybridRetriever(BaseRetriever):
     def with_filters(self, filters: MetadataFilters | None) -> Self:
         """A cheap copy that also demands ``filters``; what this retriever demands already stays demanded."""
         narrowed = copy.copy(self)
-        given = [part for part in (self._filters, filters) if part is not None]
-        narrowed._filters = (
-            MetadataFilters(filters=given, condition=FilterCondition.AND)
-            if len(given) > 1
-            else (given or [None])[0]
-        )
+        if self._filters is not None and filters is not None:
+            filters = MetadataFilters(filters=[self._filters, filters], condition=FilterCondition.AND)
+        narrowed._filters = filters or self._filters
         return narrowed
 
     # --- LlamaIndex's two doors, and ours beside them ----------------------------------------------------

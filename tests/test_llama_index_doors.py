@@ -90,7 +90,9 @@ def test_an_index_built_on_the_store_needs_no_other_storage(bge):
 @pytest.fixture(scope="module")
 def filled(bge) -> HybridStore:
     store = HybridStore()
-    IngestionPipeline(transformations=[RecursiveChunker(), bge], vector_store=store).run(documents=documents())
+    IngestionPipeline(transformations=[RecursiveChunker(), bge], vector_store=store).run(
+        documents=documents()
+    )
     return store
 
 

@@ -151,6 +151,8 @@ async def test_a_query_of_no_words_is_refused(make: Any, bad: Any) -> None:
         {"original_weight": 0.49},
         {"original_weight": 1.0},
         {"max_retries": -1},
+        {"max_retries": 1.5},
+        {"breaker_cooldown_s": None},
         {"max_concurrency": 0},
         {"cache_entries": -1},
         {"cache_ttl_s": -1.0},

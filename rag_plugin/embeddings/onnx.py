@@ -151,7 +151,7 @@ class OnnxEmbedding(BaseEmbedding):
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """:meth:`count_tokens` of many texts at once."""
-        return runner_for(self._files).tokenizer.counts([self.passage_prefix + text for text in texts])
+        return runner_for(self._files).tokenizer.counts(texts, prefix=self.passage_prefix)
 
     def embed(self, texts: Sequence[str], *, role: Role = "passage") -> FloatArray:
         """Vectors of length one, float32 ``(n, d)``, without LlamaIndex's lists of Python floats.
@@ -172,7 +172,7 @@ class OnnxEmbedding(BaseEmbedding):
         if not texts:
             return np.empty((0, pooler.dimensions), dtype=np.float32)
         prefix = self.query_prefix if role == "query" else self.passage_prefix
-        sequences, lost = runner.tokenizer.sequences([prefix + text for text in texts], self.max_length)
+        sequences, lost = runner.tokenizer.sequences(texts, self.max_length, prefix=prefix)
         self._tell_of_loss(lost)
         rows = runner.run(sequences, pooler.output, pooler.pool, stop=stop)
         return self._to_unit_length(np.stack([row for row in rows if row is not None]))

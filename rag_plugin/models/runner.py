@@ -32,8 +32,8 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 _TOKEN_BUDGET = 512
 """Padded tokens of one run, for models that may be batched: with more, activations leave a core's cache.
-MiniLM-L6 in fp32 on two cores, budgets of one text, 512, 1024, 2048, 4096: 64 passages of 200 tokens took 3.0,
-3.3, 3.8, 4.8, 7.3 s, 128 questions 1.7, 1.0, 1.1, 1.3, 2.4 s (best of 4 interleaved rounds)."""
+MiniLM-L6 in fp32 on two cores, budgets of one text, 512, 1024, 2048, 4096: 64 passages of 200 tokens took
+3.0, 3.3, 3.8, 4.8, 7.3 s, 128 questions 1.7, 1.0, 1.1, 1.3, 2.4 s (best of 4 interleaved rounds)."""
 
 _REORDERED = 16
 """How many neighbours may change places to lie beside others of their length, when order matters roughly."""

@@ -99,14 +99,16 @@ class TextTokenizer:
         known = (self._tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
         return next((token for token in known if token is not None), 0)
 
-    def counts(self, texts: Sequence[str]) -> list[int]:
-        """Positions of the context that each text takes, special tokens included."""
-        return [len(encoding.ids) + self._single.width for encoding in self._encode_fast(texts)]
+    def counts(self, texts: Sequence[str], *, prefix: str = "") -> list[int]:
+        """Positions of the context that each text takes behind ``prefix``, special tokens included."""
+        return [len(encoding.ids) + self._single.width for encoding in self._encode_fast(texts, prefix)]
 
-    def sequences(self, texts: Sequence[str], max_length: int) -> tuple[list[TokenSequence], list[int]]:
-        """Each text as one input of at most ``max_length`` tokens, and how many tokens each one lost."""
+    def sequences(
+        self, texts: Sequence[str], max_length: int, *, prefix: str = ""
+    ) -> tuple[list[TokenSequence], list[int]]:
+        """Each text behind ``prefix`` as one input of at most ``max_length`` tokens, and the tokens it lost."""
         room = max_length - self._single.width
-        every = [encoding.ids for encoding in self._encode_fast(texts)]
+        every = [encoding.ids for encoding in self._encode_fast(texts, prefix)]
         return [self._single.fill(ids[:room]) for ids in every], [max(0, len(ids) - room) for ids in every]
 
     def windows(
@@ -143,9 +145,9 @@ class TextTokenizer:
             for start, end in even_windows(len(ids), room, overlap)
         ]
 
-    def _encode_fast(self, texts: Sequence[str]) -> list[Encoding]:
+    def _encode_fast(self, texts: Sequence[str], prefix: str = "") -> list[Encoding]:
         """Ids without character offsets."""
-        readable = [_readable(text) for text in texts]
+        readable = [prefix + _readable(text) for text in texts]
         return self._tokenizer.encode_batch_fast(readable, add_special_tokens=False)
 
 

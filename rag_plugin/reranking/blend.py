@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_plugin.types import DoubleArray, IntArray
+    from rag_plugin.types import DoubleArray
 
 AUTO_WEIGHT = 0.5
 """The cross-encoder's share when nothing else is known: half and half.
@@ -48,22 +48,23 @@ def retrieval_part(scores: Sequence[float | None]) -> DoubleArray:
     return spread
 
 
-def blended(logits: DoubleArray, retrieval: DoubleArray, weight: float, *, late: IntArray) -> DoubleArray:
+def blended(logits: DoubleArray, retrieval: DoubleArray, weight: float, *, reached: int) -> DoubleArray:
     """``weight · rerank_part(logit) + (1 − weight) · retrieval``, in [0, 1].
 
     Args:
         logits: ``(n,)``, NaN for a hit that was not scored.
         retrieval: ``(n,)``, what :func:`retrieval_part` gave.
         weight: The cross-encoder's share, 0 to 1.
-        late: Places of hits that the deadline left unscored: they stay below all scored ones, in the order of
-            retrieval. Any other unscored hit cannot be read at all: it counts as an average one.
+        reached: How many hits could be looked at in time, ``n`` for all. Among these, one without a score
+            cannot be read at all and counts as an average one. Those beyond fall from the lowest score
+            before them towards 0, in the order they came in.
     """
-    scored = ~np.isnan(logits)
-    judged = np.full(len(logits), 0.5)
+    scored = ~np.isnan(logits[:reached])
+    judged = np.full(reached, 0.5)
     if scored.any():
-        judged[scored] = rerank_part(logits[scored])
+        judged[scored] = rerank_part(logits[:reached][scored])
         judged[~scored] = judged[scored].mean()
-    final: DoubleArray = weight * judged + (1.0 - weight) * retrieval
-    if late.size and scored.any():
-        final[late] = np.minimum(final[scored].min(), (1.0 - weight) * retrieval[late])
-    return final
+    looked_at = weight * judged + (1.0 - weight) * retrieval[:reached]
+    lowest = looked_at.min() if reached else 1.0
+    beyond = np.linspace(lowest, 0.0, len(logits) - reached + 1)[1:]
+    return np.concatenate([looked_at, beyond])

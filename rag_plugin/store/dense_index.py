@@ -129,7 +129,8 @@ class DenseIndex:
         rows = self.matrix(positions).astype(np.float64)
         if self.metric in ("cosine", "dot"):
             # einsum sums every row in the same order; BLAS does not, and equal rows could differ by an ulp.
-            return np.einsum("ij,j->i", rows, query)
+            products: DoubleArray = np.einsum("ij,j->i", rows, query)
+            return products
         difference = rows - query
         if self.metric == "l2":
             return similarity_from_distance(np.sqrt(np.einsum("ij,ij->i", difference, difference)))
@@ -181,7 +182,7 @@ class DenseIndex:
         if self.metric == "l2":
             return per_unit * (length + query_length) ** 2
         if self.metric == "l1":
-            return per_unit * np.sqrt(self.dimension) * (length + query_length)
+            return per_unit * float(np.sqrt(self.dimension)) * (length + query_length)
         return per_unit * length * query_length
 
     def _scan(self, query: FloatArray) -> FloatArray:

@@ -19,11 +19,11 @@ from typing import Any, cast
 import numpy as np
 
 from rag_plugin.errors import EmbeddingMismatchError, StoreError
-from rag_plugin.store import backups, snapshots
-from rag_plugin.store import database as db
+from rag_plugin.store import backups, change_log, snapshots
 from rag_plugin.store import rows as stored_rows
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.database import Database
 from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.paths import prepare_folder
@@ -80,13 +80,13 @@ class Engine:
         self._snapshot_change = -1
         self._rows_since_snapshot = 0
         try:
-            self.database = db.Database(folder, read_only=read_only, timeout_s=timeout_s)
+            self.database = Database(folder, read_only=read_only, timeout_s=timeout_s)
             with self.database.snapshot() as connection:
-                settings = db.read_settings(connection)
+                settings = change_log.read_settings(connection)
             self.metric: Metric = cast("Metric", _agreed("metric", metric, settings.get("metric"), "cosine"))
             stored_analyzer = settings.get("analyzer")
             self.analyzer = analyzer or Analyzer.named(stored_analyzer or "english")
-            _agreed("analyzer", analyzer and analyzer.name, stored_analyzer, "english")
+            _agreed("analyzer", analyzer.name if analyzer else None, stored_analyzer, "english")
             self.bm25 = bm25
             if not read_only:
                 self._claim(settings)
@@ -105,7 +105,7 @@ class Engine:
         if missing:
             with self.database.transaction() as connection:
                 for key, value in missing.items():
-                    db.write_setting(connection, key, value)
+                    change_log.write_setting(connection, key, value)
 
     @property
     def _configuration(self) -> snapshots.Configuration:
@@ -124,7 +124,7 @@ class Engine:
         while True:
             with self.database.snapshot() as connection:
                 legs = self._legs
-                if legs.change == db.current_change(connection):
+                if legs.change == change_log.current_change(connection):
                     yield View(legs, connection)
                     return
             # Outside the read transaction: in memory the writer needs that very connection to go on.
@@ -132,10 +132,10 @@ class Engine:
 
     def _catch_up(self) -> None:
         with self._write_lock, self.database.snapshot() as connection:
-            change = db.current_change(connection)
+            change = change_log.current_change(connection)
             if self._legs.change >= change:
                 return
-            log = db.log_since(connection, self._legs.change)
+            log = change_log.log_since(connection, self._legs.change)
             if log is None:
                 logger.info("The log no longer reaches back to change %d.", self._legs.change)
                 self._legs = self._load_or_rebuild(connection, change)
@@ -144,7 +144,7 @@ class Engine:
 
     def _open_legs(self) -> None:
         with self.database.snapshot() as connection:
-            self._legs = self._load_or_rebuild(connection, db.current_change(connection))
+            self._legs = self._load_or_rebuild(connection, change_log.current_change(connection))
 
     def _load_or_rebuild(self, connection: sqlite3.Connection, change: int) -> Legs:
         """Legs at ``change`` from the newest usable snapshot and the log, else from the truth alone."""
@@ -154,20 +154,20 @@ class Engine:
                 self.folder, self._configuration, analyzer=self.analyzer, bm25=self.bm25, newest_change=change
             )
         if legs is not None:
-            log = db.log_since(connection, legs.change)
+            log = change_log.log_since(connection, legs.change)
             if log is not None:
                 self._snapshot_change = legs.change
                 self._rows_since_snapshot = sum(entry.last_row - entry.first_row + 1 for entry in log)
                 return self._replayed(connection, legs, log, change)
             logger.warning("The log no longer reaches back to the snapshot at change %d.", legs.change)
-        if db.live_count(connection):
+        if change_log.live_count(connection):
             logger.info("Building the legs of %s from the database.", self.folder or "the store in memory")
-        self._rows_since_snapshot = db.live_count(connection)
+        self._rows_since_snapshot = change_log.live_count(connection)
         empty = Legs.empty(SparseIndex.empty(self.analyzer, self.bm25))
         return self._with_stored_rows(connection, empty, 0, None).at(change)
 
     def _replayed(
-        self, connection: sqlite3.Connection, legs: Legs, log: Sequence[db.Change], change: int
+        self, connection: sqlite3.Connection, legs: Legs, log: Sequence[change_log.Change], change: int
     ) -> Legs:
         """``legs`` brought from their change to ``change``."""
         newest = int(legs.rows.view[-1]) if legs.size else 0
@@ -239,7 +239,7 @@ class Engine:
         """The store's dimension, fixed by its first nodes; 0 when it holds texts without vectors."""
         if not added:
             return 0 if self._legs.dense is None else self._legs.dense.dimension
-        stored = db.read_settings(connection).get("dimension")
+        stored = change_log.read_settings(connection).get("dimension")
         first = added[0].vector
         dimension = (0 if first is None else first.size) if stored is None else int(stored)
         for record in added:
@@ -252,7 +252,7 @@ class Engine:
                     "with one model before adding it (ingest() does), or use a store of its own."
                 )
         if stored is None:
-            db.write_setting(connection, "dimension", dimension)
+            change_log.write_setting(connection, "dimension", dimension)
         return dimension
 
     @property
@@ -277,7 +277,7 @@ class Engine:
         """
         with backups.opened(backup) as source, self._write_lock:
             self.database.load_from(source)
-            settings = db.read_settings(source)
+            settings = change_log.read_settings(source)
             self.metric = settings["metric"]
             self.analyzer = Analyzer.named(settings["analyzer"])
             self._store_id = str(settings["store_id"])
@@ -286,7 +286,7 @@ class Engine:
     def settings(self) -> dict[str, Any]:
         """What the store was built with and has learned."""
         with self.database.snapshot() as connection:
-            return db.read_settings(connection)
+            return change_log.read_settings(connection)
 
     def remember(self, key: str, value: Any) -> None:
         """Keep ``value`` (anything JSON can carry) in the store.
@@ -295,7 +295,7 @@ class Engine:
             StoreReadOnlyError: Opened read-only.
         """
         with self._write_lock, self.database.transaction() as connection:
-            db.write_setting(connection, key, value)
+            change_log.write_setting(connection, key, value)
 
     # --- snapshots ---------------------------------------------------------------------------------------
 
@@ -321,7 +321,7 @@ class Engine:
         previous, self._snapshot_change = self._snapshot_change, legs.change
         self._rows_since_snapshot = 0
         with self.database.transaction() as connection:
-            db.trim_log(connection, max(previous, 0))
+            change_log.trim_log(connection, max(previous, 0))
 
     def compact(self) -> None:
         """Drop tombstones, rebuild the metadata index, write a snapshot and give unused disk pages back."""

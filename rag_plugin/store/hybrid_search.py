@@ -176,7 +176,9 @@ def weighted_terms(view: View, texts: Sequence[tuple[str, float]]) -> QueryTerms
     ids: dict[str, int] = {}
     parts = [(view.legs.sparse.query(text), weight) for text, weight in texts]
     for part, weight in parts:
-        for term, term_id, count in zip(part.terms, part.term_ids.tolist(), part.counts.tolist(), strict=True):
+        for term, term_id, count in zip(
+            part.terms, part.term_ids.tolist(), part.counts.tolist(), strict=True
+        ):
             counts[term] = counts.get(term, 0.0) + weight * count
             ids[term] = term_id
     return QueryTerms(

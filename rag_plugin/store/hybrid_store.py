@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -13,7 +12,6 @@ import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
-    BasePydanticVectorStore,
     MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryResult,
@@ -22,14 +20,16 @@ from llama_index.core.vector_stores.types import (
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, StoreError
 from rag_plugin.store import backups
 from rag_plugin.store.analyzer import Analyzer
+from rag_plugin.store.async_twins import AsyncTwins
 from rag_plugin.store.audit import CheckReport, check_engine
 from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.database import live_count, select_in
+from rag_plugin.store.change_log import live_count
 from rag_plugin.store.dense_index import dense_kind
 from rag_plugin.store.engine import Engine
 from rag_plugin.store.queries import run_query
 from rag_plugin.store.records import embedded_text, record_of
-from rag_plugin.store.rows import full_nodes, text_hashes
+from rag_plugin.store.rows import full_nodes, rows_of_all, text_hashes
+from rag_plugin.store.statistics import stats_of
 from rag_plugin.store.view import View
 from rag_plugin.types import Metric, WriteReport
 
@@ -39,7 +39,7 @@ _PERSISTED_AS = "{namespace}__vector_store.json"
 """Name LlamaIndex's StorageContext.persist() gives a vector store's file."""
 
 
-class HybridStore(BasePydanticVectorStore):
+class HybridStore(AsyncTwins):
     """A LlamaIndex vector store that searches vectors and words, and loses nothing.
 
     SQLite holds every node; FAISS/BLAS and BM25 search caches of it. One ``add`` or ``delete`` is one
@@ -219,7 +219,7 @@ class HybridStore(BasePydanticVectorStore):
             InvalidInputError: An unknown node id, or a value JSON cannot carry; nothing was changed.
         """
         with self._engine.view() as view:
-            nodes = full_nodes(view, _rows_of_all(view, node_ids))
+            nodes = full_nodes(view, rows_of_all(view.connection, node_ids))
             hashes = text_hashes(view.connection, node_ids)
         records, reindex = [], []
         for node in nodes:
@@ -309,23 +309,7 @@ class HybridStore(BasePydanticVectorStore):
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings of the store, for people and dashboards."""
-        with self._engine.view() as view:
-            legs = view.legs
-            return {
-                "nodes": live_count(view.connection),
-                "documents": view.connection.execute(
-                    "SELECT count(DISTINCT ref_doc_id) FROM nodes"
-                ).fetchone()[0],
-                "tombstones": legs.size - legs.live_count,
-                "dimension": self._engine.dimension,
-                "metric": self.metric,
-                "analyzer": self._engine.analyzer.name,
-                "bm25": self._engine.bm25.variant,
-                "embedding": self._engine.settings().get("embedding"),
-                "change": legs.change,
-                "disk_bytes": backups.folder_bytes(self.path),
-                "path": None if self.path is None else str(self.path),
-            }
+        return stats_of(self._engine)
 
     def compact(self) -> None:
         """Drop tombstones, renew the snapshot and give unused disk pages back."""
@@ -397,39 +381,6 @@ class HybridStore(BasePydanticVectorStore):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # --- async twins: the same bodies on a thread, so that the event loop goes on ------------------------
-
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """:meth:`add` without blocking the event loop."""
-        return await asyncio.to_thread(self.add, nodes, **kwargs)
-
-    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """:meth:`delete` without blocking the event loop."""
-        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
-
-    async def adelete_nodes(
-        self,
-        node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
-        **delete_kwargs: Any,
-    ) -> None:
-        """:meth:`delete_nodes` without blocking the event loop."""
-        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
-
-    async def aclear(self) -> None:
-        """:meth:`clear` without blocking the event loop."""
-        await asyncio.to_thread(self.clear)
-
-    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """:meth:`query` without blocking the event loop."""
-        return await asyncio.to_thread(self.query, query, **kwargs)
-
-    async def aget_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
-    ) -> list[BaseNode]:
-        """:meth:`get_nodes` without blocking the event loop."""
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
-
     # --- pickling: workers of an ingestion pipeline get a reader of the same folder ----------------------
 
     def __reduce__(self) -> tuple[Callable[..., HybridStore], tuple[Any, ...]]:
@@ -446,15 +397,3 @@ class HybridStore(BasePydanticVectorStore):
 
 def _reopened(path: Path, arguments: dict[str, Any]) -> HybridStore:
     return HybridStore(path, read_only=True, **arguments)
-
-
-def _rows_of_all(view: View, node_ids: Sequence[str]) -> list[int]:
-    found = dict(
-        select_in(view.connection, "SELECT node_id, row FROM nodes WHERE node_id IN", list(node_ids))
-    )
-    missing = [node_id for node_id in node_ids if node_id not in found]
-    if missing:
-        raise InvalidInputError(
-            f"The store holds no node {missing[0]!r} ({len(missing)} unknown ids in all)."
-        )
-    return list(dict.fromkeys(found[node_id] for node_id in node_ids))

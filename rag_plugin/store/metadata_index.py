@@ -157,7 +157,9 @@ def tail_rows(connection: sqlite3.Connection) -> Iterator[tuple[int, dict[str, A
     state = read_state(connection)
     expected = state.tail + state.pinned
     found = 0
-    for row, pinned, checksum, data in connection.execute("SELECT * FROM metadata_tail ORDER BY row"):
+    for row, pinned, checksum, data in connection.execute(
+        "SELECT row, pinned, checksum, data FROM metadata_tail ORDER BY row"
+    ):
         verify(_tail_checksum(row, pinned, data) == checksum, f"row {row}")
         found += 1
         yield row, json.loads(data)

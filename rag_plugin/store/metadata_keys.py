@@ -42,10 +42,12 @@ def find_key(connection: sqlite3.Connection, key: str) -> tuple[int, int] | None
         StoreCorruptedError: The key, or one that might have been it, is damaged or missing.
     """
     name = encode_text(key)
-    found = connection.execute("SELECT * FROM metadata_key WHERE key = ?", [name]).fetchone()
+    found = connection.execute(
+        "SELECT key_id, key, blocks, checksum FROM metadata_key WHERE key = ?", [name]
+    ).fetchone()
     if found is None:
-        # Nobody has such a key, or its name is damaged: look at all of them before saying so.
-        key_names(connection)
+        # Nobody has such a key, or its name is damaged, or the way to it: look at all before saying so.
+        verify(key not in key_names(connection).values(), f"key {key!r}")
         return None
     key_id, stored, blocks, checksum = found
     verify(stored == name and key_checksum(key_id, name, blocks) == checksum, f"key {key!r}")
@@ -59,7 +61,9 @@ def key_names(connection: sqlite3.Connection) -> dict[int, str]:
         StoreCorruptedError: One is damaged or missing.
     """
     names = {}
-    for key_id, name, blocks, checksum in connection.execute("SELECT * FROM metadata_key"):
+    for key_id, name, blocks, checksum in connection.execute(
+        "SELECT key_id, key, blocks, checksum FROM metadata_key"
+    ):
         verify(key_checksum(key_id, name, blocks) == checksum, f"key {key_id}")
         names[key_id] = name.decode("utf-8", "surrogatepass")
     expected = read_state(connection).keys

@@ -163,6 +163,8 @@ def _containing(data: bytes, needle: bytes, ends: IntArray) -> BoolArray:
         matches &= letters[offset : offset + width] == needle[offset]
     places = np.flatnonzero(matches)
     for offset in range(_DENSE_LETTERS, len(needle)):
+        if not len(places):
+            break
         places = places[letters[places + offset] == needle[offset]]
     found[np.searchsorted(ends, places)] = True
     return found

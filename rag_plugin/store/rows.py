@@ -11,8 +11,7 @@ import numpy as np
 from llama_index.core.schema import BaseNode
 
 from rag_plugin.errors import InvalidInputError, StoreCorruptedError
-from rag_plugin.store import database as db
-from rag_plugin.store import metadata_index
+from rag_plugin.store import change_log, metadata_index
 from rag_plugin.store.records import (
     NodeRecord,
     embedded_text,
@@ -172,7 +171,7 @@ def apply(connection: sqlite3.Connection, plan: WritePlan) -> int:
         ((*_columns(old.row, record), old.row) for old, record in plan.rewritten),
     )
     metadata_index.insert_metadata(connection, ((old.row, record.metadata) for old, record in plan.rewritten))
-    return db.log_change(
+    return change_log.log_change(
         connection,
         added=plan.added_rows.tolist(),
         removed=plan.removed_rows,
@@ -190,7 +189,7 @@ def clear(connection: sqlite3.Connection) -> int:
         connection.execute(f"DELETE FROM {table}")
     metadata_index.clear_metadata(connection)
     connection.execute("DELETE FROM settings WHERE key IN ('dimension', 'embedding')")
-    change = db.current_change(connection) + 1
+    change = change_log.current_change(connection) + 1
     # An emptied log that reaches back no further sends every reader to the (empty) truth.
     connection.execute("UPDATE state SET change = ?, log_from = ?, live = 0", [change, change])
     return change
@@ -208,7 +207,7 @@ def rebuild_metadata(connection: sqlite3.Connection) -> None:
 def stored_rows(connection: sqlite3.Connection, column: str, values: list[str]) -> Iterator[StoredRow]:
     """Rows whose ``column`` is among ``values``, each verified against its digest."""
     statement = f"SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE {column} IN"
-    for record in db.select_in(connection, statement, values):
+    for record in change_log.select_in(connection, statement, values):
         verify_record(*record)
         row, node_id, _, payload, text_hash, _ = record
         yield StoredRow(row, node_id, payload, text_hash)
@@ -216,7 +215,25 @@ def stored_rows(connection: sqlite3.Connection, column: str, values: list[str]) 
 
 def text_hashes(connection: sqlite3.Connection, node_ids: Sequence[str]) -> dict[str, bytes]:
     """Hash of the text each stored node's vector was made from; unknown ids are left out."""
-    return dict(db.select_in(connection, "SELECT node_id, text_hash FROM nodes WHERE node_id IN", node_ids))
+    return dict(
+        change_log.select_in(connection, "SELECT node_id, text_hash FROM nodes WHERE node_id IN", node_ids)
+    )
+
+
+def rows_of_all(connection: sqlite3.Connection, node_ids: Sequence[str]) -> list[int]:
+    """The row of each of ``node_ids``, once each, in their order.
+
+    Raises:
+        InvalidInputError: One of them is unknown.
+    """
+    statement = "SELECT node_id, row FROM nodes WHERE node_id IN"
+    found = dict(change_log.select_in(connection, statement, list(node_ids)))
+    missing = [node_id for node_id in node_ids if node_id not in found]
+    if missing:
+        raise InvalidInputError(
+            f"The store holds no node {missing[0]!r} ({len(missing)} unknown ids in all)."
+        )
+    return list(dict.fromkeys(found[node_id] for node_id in node_ids))
 
 
 def full_nodes(view: View, rows: Sequence[int]) -> list[BaseNode]:
@@ -301,7 +318,7 @@ def _columns(row: int, record: NodeRecord) -> tuple[str, str | None, bytes, byte
 
 
 def _vectors_of(connection: sqlite3.Connection, rows: Sequence[int]) -> dict[int, bytes]:
-    found = db.select_in(connection, "SELECT row, vector, digest FROM vectors WHERE row IN", rows)
+    found = change_log.select_in(connection, "SELECT row, vector, digest FROM vectors WHERE row IN", rows)
     return {row: verified_vector(row, vector, digest) for row, vector, digest in found}
 
 
@@ -312,5 +329,5 @@ def _delete(connection: sqlite3.Connection, removed: list[StoredRow]) -> None:
     for table in ("nodes", "vectors"):
         connection.executemany(
             f"DELETE FROM {table} WHERE row BETWEEN ? AND ?",
-            list(db.ranges(stored.row for stored in removed)),
+            list(change_log.ranges(stored.row for stored in removed)),
         )

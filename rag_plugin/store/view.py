@@ -11,7 +11,7 @@ from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from rag_plugin.errors import StoreCorruptedError
-from rag_plugin.store.database import select_in
+from rag_plugin.store.change_log import select_in
 from rag_plugin.store.filters import CompiledFilters, compile_filters
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.records import node_from_payload, record_digest

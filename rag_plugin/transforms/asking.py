@@ -56,10 +56,13 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
+        for name in ("timeout_s", "cache_ttl_s", "breaker_cooldown_s"):
+            seconds = getattr(self, name)
+            if seconds is None and name != "breaker_cooldown_s":
+                continue
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+                raise InvalidInputError(f"{name} must be a number of seconds, 0 or more; found {seconds!r}.")
         for name, least in (
-            ("timeout_s", 0),
-            ("cache_ttl_s", 0),
-            ("breaker_cooldown_s", 0),
             ("max_retries", 0),
             ("cache_entries", 0),
             ("max_concurrency", 1),
@@ -67,11 +70,9 @@ class Limits:
             ("max_chars", 1),
             ("breaker_failures", 1),
         ):
-            value = getattr(self, name)
-            if value is None and name in ("timeout_s", "cache_ttl_s"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-                raise InvalidInputError(f"{name} must be a number of at least {least}; found {value!r}.")
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < least:
+                raise InvalidInputError(f"{name} must be a whole number, {least} or more; found {count!r}.")
 
 
 @dataclass(frozen=True)

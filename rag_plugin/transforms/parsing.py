@@ -57,16 +57,23 @@ _LABEL = re.compile(
     r"answers?|passages?|output|version|user|assistant|system)\s{0,3}(?:#?\d{1,3}\s{0,3})?[:：]\s*",
     re.IGNORECASE,
 )
-_CHATTER = re.compile(
-    r"\A(?:(?:sure|certainly|of course|absolutely|okay|ok|sorry|apologies)(?:[,.!:]| thing)|"
-    r"here(?:'s| is| are)\b|below (?:is|are)\b|"
-    r"the following\b|i(?:'m| am) (?:sorry|unable|not able|happy|an ai)|i(?:'d| would) be happy|"
-    r"i (?:can(?:'t|not)|can help|could not|couldn't|won't|apologi[sz]e|hope|understand)\b|"
-    r"as an? (?:ai|large|language|assistant)|let me know|please (?:let|note|provide)|note:|"
-    r"hope (?:this|that)|feel free|these (?:are|queries|rephrasings|variations)|"
-    r"if you (?:need|want|would|have))",
-    re.IGNORECASE,
+_REFUSAL = (
+    r"(?:sorry|apologies)[,.!]|i(?:'m| am) (?:sorry|unable|not able|an ai)|"
+    r"i (?:apologi[sz]e|could not|couldn't)\b|as an? (?:ai|large language|language model|assistant)\b|"
+    r"i (?:can(?:'t|not)|won't) (?:help|assist|answer|provide|do|fulfil|comply|search|access|create|generate)"
 )
+_GREETING = (
+    r"(?:sure|certainly|of course|absolutely|okay|ok)(?:[,.!:]| thing)|"
+    r"i(?:'d| would|'m| am) (?:be )?happy to|here(?:'s| is| are)\b|(?:below|these) (?:is|are)\b|"
+    r"the following (?:is|are|queries|questions)\b"
+)
+_ASIDE = (
+    r"i (?:hope|understand|can help)\b|let me know|please (?:let me|note|provide)|note:|"
+    r"hope (?:this|that) help|feel free to|if you (?:need|want|would like) (?:any|more|me|further|other)"
+)
+_IS_REFUSAL = re.compile(rf"\A(?:{_REFUSAL})", re.IGNORECASE)
+_IS_GREETING = re.compile(rf"\A(?:{_GREETING})", re.IGNORECASE)
+_IS_CHATTER = re.compile(rf"\A(?:{_REFUSAL}|{_GREETING}|{_ASIDE})", re.IGNORECASE)
 _QUOTES = {
     '"': '"',
     "'": "'",
@@ -162,7 +169,8 @@ def distinct_queries(
             repeats += 1
         if words in seen or len(candidate) > max_chars or not _is_search_text(candidate):
             continue
-        if len(candidate.split()) >= _ECHO_WORDS and candidate.casefold() in told:
+        echoes = len(candidate.split()) >= _ECHO_WORDS and candidate.casefold() in told
+        if echoes or _opens_with(_IS_CHATTER, candidate):
             continue
         seen.add(words)
         queries.append(candidate)
@@ -186,10 +194,10 @@ def parse_passage(answer: str, *, query: str, prompt: str = "", max_chars: int) 
     copied = {wording(query), *(wording(line) for line in prompt.splitlines() if line.strip())}
     lines = [clean_text(line) for line in body.splitlines()]
     lines = [line for line in lines if line and copied.isdisjoint((wording(line), wording(_unwrapped(line))))]
-    if len(lines) > 1 and _is_preamble(lines[0]):
+    if lines and (lines[0].endswith((":", "：")) or (len(lines) > 1 and _opens_with(_IS_GREETING, lines[0]))):
         lines = lines[1:]
     passage = _unwrapped(" ".join(lines))
-    if not _is_search_text(passage):
+    if not _is_search_text(passage) or _opens_with(_IS_REFUSAL, passage):
         return None
     return _cut(passage, max_chars)
 
@@ -276,16 +284,12 @@ def _unwrapped(text: str) -> str:
     return text.strip()
 
 
-def _is_preamble(line: str) -> bool:
-    return line.endswith((":", "：")) or _is_chatter(line)
-
-
-def _is_chatter(line: str) -> bool:
-    return _CHATTER.match(line.replace("’", "'")) is not None
+def _opens_with(pattern: re.Pattern[str], text: str) -> bool:
+    return pattern.match(text[:100].replace("’", "'")) is not None
 
 
 def _is_search_text(text: str) -> bool:
-    if not any(character.isalpha() for character in text) or _is_chatter(text):
+    if not any(character.isalpha() for character in text):
         return False
     words = _WORD.findall(text.casefold())
     if any(len(word) > _LONGEST_WORD and word.isascii() for word in words):

@@ -18,6 +18,7 @@ import pytest
 from rag_plugin.errors import ModelError
 from rag_plugin.models.files import ModelFiles, locate
 from rag_plugin.models.runner import ModelRunner, runner_for
+from rag_plugin.models.workers import thread_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,8 +89,8 @@ def test_a_deadline_leaves_the_last_ones_out(files: ModelFiles) -> None:
     deadline = time.monotonic() + 0.3
     rows = runner.run(sequences, "last_hidden_state", first_token, in_order=True, deadline=deadline)
     done = [row is not None for row in rows]
-    assert done == sorted(done, reverse=True)
     assert not all(done)
+    assert not any(done[sum(done) + thread_count() :])
 
 
 def test_a_failing_run_says_which_file_failed(files: ModelFiles) -> None:

@@ -41,7 +41,23 @@ from rag_plugin.errors import (
 )
 
 DIMENSION = 8
-WORDS = "otter beaver heron salmon willow river stone bridge mill barge canal lock reed eel frost".split()
+WORDS = [
+    "otter",
+    "beaver",
+    "heron",
+    "salmon",
+    "willow",
+    "river",
+    "stone",
+    "bridge",
+    "mill",
+    "barge",
+    "canal",
+    "lock",
+    "reed",
+    "eel",
+    "frost",
+]
 
 
 def node(number: int, *, seed: int = 0, document: str | None = None, **metadata) -> TextNode:
@@ -122,7 +138,10 @@ def test_mmr_spreads_results_and_with_threshold_one_is_plain_similarity(store):
         twin.id_ = f"twin{number}"
     store.add([*twins, *(node(i) for i in range(1, 40))])
     asked = VectorStoreQuery(
-        query_embedding=twins[0].embedding, similarity_top_k=4, mode=VectorStoreQueryMode.MMR, mmr_threshold=0.3
+        query_embedding=twins[0].embedding,
+        similarity_top_k=4,
+        mode=VectorStoreQueryMode.MMR,
+        mmr_threshold=0.3,
     )
     assert sum(i.startswith("twin") for i in store.query(asked).ids) == 1
     asked.mmr_threshold = 1.0
@@ -251,9 +270,17 @@ def test_delete_nodes_by_id_and_filter(store):
 
 def test_every_kind_of_node_comes_back_as_it_went_in(store):
     rich = node(1, document="doc")
-    rich.metadata |= {"list": [1, "a", None], "nested": {"a": {"b": 1.5}}, "emoji": "🦦\x00", "lone": "x\ud800"}
+    rich.metadata |= {
+        "list": [1, "a", None],
+        "nested": {"a": {"b": 1.5}},
+        "emoji": "🦦\x00",
+        "lone": "x\ud800",
+    }
     rich.relationships[NodeRelationship.NEXT] = RelatedNodeInfo(node_id="n2", metadata={"a": 1}, hash="h")
-    rich.relationships[NodeRelationship.CHILD] = [RelatedNodeInfo(node_id="c1"), RelatedNodeInfo(node_id="c2")]
+    rich.relationships[NodeRelationship.CHILD] = [
+        RelatedNodeInfo(node_id="c1"),
+        RelatedNodeInfo(node_id="c2"),
+    ]
     rich.start_char_idx, rich.end_char_idx = 4, 9
     given = [
         rich,
@@ -313,7 +340,9 @@ def test_metadata_json_cannot_carry_is_refused_by_node_and_reason(store):
     assert store.count == 0
 
 
-@pytest.mark.parametrize("asked", [query(k=0), query(k=-1), query("sparse", text=" "), query("hybrid", alpha=2.0)])
+@pytest.mark.parametrize(
+    "asked", [query(k=0), query(k=-1), query("sparse", text=" "), query("hybrid", alpha=2.0)]
+)
 def test_a_query_that_makes_no_sense_is_refused(store, asked):
     store.add(nodes(2))
     with pytest.raises(InvalidInputError):

@@ -37,7 +37,7 @@ def llm(llm_server: str) -> Iterator[Any]:
         model=MODEL_NAME,
         api_base=llm_server,
         api_key="none",
-        max_tokens=32,
+        max_tokens=20,
         temperature=0.0,
         max_retries=0,
         timeout=120.0,
@@ -57,7 +57,7 @@ class OpenAIClientLLM(CustomLLM):
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         answer = self.client.completions.create(
-            model=MODEL_NAME, prompt=prompt, max_tokens=32, temperature=0.0
+            model=MODEL_NAME, prompt=prompt, max_tokens=20, temperature=0.0
         )
         return CompletionResponse(text=answer.choices[0].text)
 

@@ -1,0 +1,30 @@
+"""Sizes and settings of a store, for people and dashboards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rag_plugin.store import backups
+from rag_plugin.store.change_log import live_count, read_settings
+from rag_plugin.store.engine import Engine
+
+
+def stats_of(engine: Engine) -> dict[str, Any]:
+    """What ``HybridStore.stats()`` returns."""
+    with engine.view() as view:
+        settings = read_settings(view.connection)
+        documents = view.connection.execute("SELECT count(DISTINCT ref_doc_id) FROM nodes").fetchone()[0]
+        return {
+            "nodes": live_count(view.connection),
+            "documents": documents,
+            "tombstones": view.legs.size - view.legs.live_count,
+            "terms": view.legs.sparse.term_count,
+            "dimension": settings.get("dimension"),
+            "metric": engine.metric,
+            "analyzer": engine.analyzer.name,
+            "bm25": engine.bm25.variant,
+            "embedding": settings.get("embedding"),
+            "change": view.legs.change,
+            "disk_bytes": backups.folder_bytes(engine.folder),
+            "path": None if engine.folder is None else str(engine.folder),
+        }
