@@ -10,6 +10,7 @@ import math
 import pickle
 import threading
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,15 +52,22 @@ def hits_of(texts: list[str], cls: type[NodeWithScore] = NodeWithScore) -> list[
     ]
 
 
-def logit_by_hand(query: str, passage: str) -> float:
-    """One pair through tokenizers and ONNX Runtime, the plain way."""
+@cache
+def plain_model() -> tuple[Tokenizer, onnxruntime.InferenceSession]:
+    """Tokenizer and session without anything of ours around them."""
     files = locate("ms-marco-MiniLM-L-12-v2", kind="cross-encoder")
     tokenizer = Tokenizer.from_file(str(files.tokenizer))
     tokenizer.no_padding()
-    pair = tokenizer.encode(query, passage)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(files.onnx), options, providers=["CPUExecutionProvider"])
+    graph = str(files.onnx)
+    return tokenizer, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def logit_by_hand(query: str, passage: str) -> float:
+    """One pair through tokenizers and ONNX Runtime, the plain way."""
+    tokenizer, session = plain_model()
+    pair = tokenizer.encode(query, passage)
     ids, types = np.array([pair.ids]), np.array([pair.type_ids])
     given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
     return float(session.run(None, given)[0][0, 0])
@@ -188,13 +196,13 @@ def test_scores_do_not_depend_on_the_other_passages(reranker: CrossEncoderRerank
 def test_a_long_passage_is_read_to_its_end_and_the_best_stretch_is_told(
     reranker: CrossEncoderRerank,
 ) -> None:
-    text = "Heat conduction in slabs is slow. " * 300 + TEXTS[1] + " Bolts are made of steel." * 200
+    text = "Heat conduction in slabs is slow. " * 150 + TEXTS[1] + " Bolts are made of steel." * 100
     node = TextNode(text=text, metadata={"title": "Notes"})
     [reranked] = reranker.rerank(QUERY, [NodeWithScore(node=node, score=1.0)]).hits
     assert reranked.window is not None
     start, end = reranked.window
     assert TEXTS[1] in text[start:end]
-    assert end - start < len(text) / 4
+    assert end - start < len(text) / 2
     assert reranked.rerank_score > logit_by_hand(QUERY, TEXTS[0]) + 3
 
 

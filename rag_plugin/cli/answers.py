@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rag_plugin.postprocessor import CrossEncoderRerank
     from rag_plugin.retriever import HybridRetriever
 
-RERANK_DEPTH = 30
+RERANK_DEPTH = 20
 """Hits that the cross-encoder reads: its best find is nearly always among them, and each costs time."""
 
 _PASSAGE = 220

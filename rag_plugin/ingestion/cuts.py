@@ -49,9 +49,10 @@ def spans(
             yield start, limit
             return
         end = _cut(text, separators, start, covered, limit)
-        while end is not None and end > covered + 1 and not ruler.fits(text, start, end, size):
-            end = _cut(text, separators, start, covered, end - 1)  # token counts need not be monotonic
-        if end is None or not ruler.fits(text, start, end, size):
+        while end is not None and not ruler.fits(text, start, end, size):
+            # Token counts need not be monotonic: a shorter stretch may measure more.
+            end = _cut(text, separators, start, covered, end - 1)
+        if end is None:
             if start < covered:
                 start = covered  # the overlap leaves no room for the next grapheme: go without it
                 continue

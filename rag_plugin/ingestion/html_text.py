@@ -76,6 +76,10 @@ class _Page(HTMLParser):
             if self._in_first_heading:
                 self._heading.append(data)
 
+    def parse_marked_section(self, i: int, report: int = 1) -> int:
+        # `<![...` is a comment in HTML; the inherited SGML reading raises AssertionError where it is broken.
+        return self.parse_bogus_comment(i)
+
     def _separate(self, tag: str) -> None:
         if tag in _PARAGRAPHS:
             self._parts.append("\n\n")

@@ -15,8 +15,12 @@ Tokenizer: TypeAlias = Callable[[str], int | Sized]
 _CHARACTERS_PER_TOKEN = 4
 """Where the search for a window starts: English prose has 4 to 5 characters per WordPiece token."""
 
-_FULL_ENOUGH = 0.95
-"""A window this full is taken as it is: the cut moves back to a separator anyway."""
+_MOST_CHARACTERS_PER_TOKEN = 16
+"""WordPiece makes one unknown token of a word over 100 characters: without a limit, a megabyte of base64 would be
+one chunk. Words of no language come near it on average."""
+
+_SLACK = 20
+"""A window that is full but for one token in so many is taken: the cut moves back to a separator anyway."""
 
 
 class Ruler(Protocol):
@@ -82,23 +86,22 @@ class TokenRuler:
     @staticmethod
     def _longest(measure: Callable[[int], int], longest: int, size: int) -> int:
         """The (nearly) largest length up to ``longest`` that measures at most ``size``."""
+        longest = min(longest, size * _MOST_CHARACTERS_PER_TOKEN)
         fitting, too_long = 0, longest + 1
         guess = min(longest, size * _CHARACTERS_PER_TOKEN)
-        for attempt in range(64):
-            if guess <= fitting:
-                break
+        attempt = 0
+        while fitting < guess < too_long:
+            attempt += 1
             measured = measure(guess)
-            if measured <= size:
-                fitting = guess
-                if fitting == longest or measured >= size * _FULL_ENOUGH:
-                    break
-            else:
+            if measured > size:
                 too_long = guess
-            if attempt < 4:
-                guess = guess * size // measured if measured else guess * 2
-                if measured <= size and too_long > longest:
-                    guess = min(guess, fitting * 2)
             else:
-                guess = (fitting + too_long) // 2  # proportion has stalled: bisect
-            guess = min(max(guess, fitting + 1), too_long - 1)
+                fitting = guess
+                if measured >= size - max(1, size // _SLACK):
+                    break
+            if measured and attempt <= 4:
+                guess = guess * size // measured
+            else:  # proportion has stalled: bisect
+                guess = (fitting + too_long) // 2
+            guess = max(min(guess, too_long - 1), min(fitting + 1, longest))
         return fitting

@@ -106,7 +106,7 @@ class TextTokenizer:
     def sequences(
         self, texts: Sequence[str], max_length: int, *, prefix: str = ""
     ) -> tuple[list[TokenSequence], list[int]]:
-        """Each text behind ``prefix`` as one input of at most ``max_length`` tokens, and the tokens it lost."""
+        """Each text behind ``prefix`` as one input of at most ``max_length`` tokens, and what it lost."""
         room = max_length - self._single.width
         every = [encoding.ids for encoding in self._encode_fast(texts, prefix)]
         return [self._single.fill(ids[:room]) for ids in every], [max(0, len(ids) - room) for ids in every]

@@ -228,7 +228,7 @@ def _insert(connection: sqlite3.Connection, batch: dict[int, Mapping[str, Any]])
     connection.executemany(
         "INSERT INTO metadata_tail VALUES (?, ?, ?, ?)",
         (
-            (row, row in pinned, _tail_checksum(row, row in pinned, data), data)
+            (row, kept := int(row in pinned), _tail_checksum(row, kept, data), data)
             for row, metadata in (short | pinned).items()
             if (data := json.dumps(_canonical(metadata), separators=(",", ":")).encode("ascii"))
         ),
@@ -274,8 +274,8 @@ def _characters(value: Any) -> int:
     return sum(map(_characters, value), len(value)) if isinstance(value, list | dict) else 1
 
 
-def _tail_checksum(row: int, pinned: bool, data: bytes) -> int:
-    return checksum_of(f"{row} {int(pinned)}", data)
+def _tail_checksum(row: int, pinned: int, data: bytes) -> int:
+    return checksum_of(f"{row} {pinned}", data)
 
 
 # --- the blocks --------------------------------------------------------------------------------------------

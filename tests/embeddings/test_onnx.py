@@ -9,6 +9,7 @@ import json
 import logging
 import pickle
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,16 +48,23 @@ def copied(tmp_path: Path) -> Path:
     return folder
 
 
-def by_hand(text: str, pooling: str) -> np.ndarray:
-    """One text through tokenizers, ONNX Runtime and NumPy, the plain way."""
+@cache
+def plain_model() -> tuple[Tokenizer, onnxruntime.InferenceSession]:
+    """Tokenizer and session without anything of ours around them."""
     files = locate("bge-small-en-v1.5", kind="embedding")
     tokenizer = Tokenizer.from_file(str(files.tokenizer))
     tokenizer.no_padding()
     tokenizer.enable_truncation(512)
-    ids = np.array([tokenizer.encode(text).ids])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(files.onnx), options, providers=["CPUExecutionProvider"])
+    graph = str(files.onnx)
+    return tokenizer, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def by_hand(text: str, pooling: str) -> np.ndarray:
+    """One text through tokenizers, ONNX Runtime and NumPy, the plain way."""
+    tokenizer, session = plain_model()
+    ids = np.array([tokenizer.encode(text).ids])
     given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     tokens = session.run(None, given)[0][0]
     vector = tokens[0] if pooling == "cls" else tokens.mean(axis=0)

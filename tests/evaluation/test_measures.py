@@ -57,7 +57,7 @@ def reference(name: str, run: dict, qrels: dict) -> dict[str, float]:
     return {query_id: values[theirs] for query_id, values in evaluator.evaluate(run).items()}
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(run=RUN, qrels=QRELS)
 def test_every_measure_equals_the_reference_tool(run: dict, qrels: dict) -> None:
     measured = measure_run(run, qrels, list(REFERENCE))
@@ -70,6 +70,7 @@ def test_every_measure_equals_the_reference_tool(run: dict, qrels: dict) -> None
             assert value == pytest.approx(theirs.get(query_id, 0.0), abs=1e-9), (name, query_id)
 
 
+@settings(max_examples=50)
 @given(run=RUN, qrels=QRELS, cutoff=st.integers(1, 5))
 def test_a_cut_reciprocal_rank_is_that_of_the_cut_run(run: dict, qrels: dict, cutoff: int) -> None:
     cut = {
@@ -81,6 +82,7 @@ def test_a_cut_reciprocal_rank_is_that_of_the_cut_run(run: dict, qrels: dict, cu
     assert ours == pytest.approx({query_id: theirs.get(query_id, 0.0) for query_id in qrels}, abs=1e-9)
 
 
+@settings(max_examples=50)
 @given(run=RUN, qrels=QRELS)
 def test_a_run_that_is_only_an_order_measures_as_the_scores_it_came_from(run: dict, qrels: dict) -> None:
     ordered = {query_id: ranking(hits, query_id) for query_id, hits in run.items()}

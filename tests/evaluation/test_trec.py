@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytrec_eval
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_plugin.errors import InvalidInputError
@@ -22,6 +22,7 @@ RUNS = st.dictionaries(
 )
 
 
+@settings(max_examples=50)
 @given(run=RUNS)
 def test_a_run_survives_writing_and_reading(run: dict, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("run") / "a.run"
@@ -43,6 +44,7 @@ def test_a_run_that_is_only_an_order_keeps_it(tmp_path: Path) -> None:
     assert ranking(read_run(tmp_path / "a.run")["q"], "q") == ["z", "a", "m"]
 
 
+@settings(max_examples=50)
 @given(qrels=st.dictionaries(IDS, st.dictionaries(IDS, st.integers(-2, 4), min_size=1), min_size=1))
 def test_qrels_survive_writing_and_reading(qrels: dict, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("qrels") / "a.qrels"

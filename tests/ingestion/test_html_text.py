@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rag_plugin.ingestion.html_text import text_of_html
@@ -38,6 +38,8 @@ def test_a_head_that_was_never_closed_hides_nothing():
     assert text_of_html("<head><title>T</title><body><p>text</p>") == ("T", "text")
 
 
+@settings(max_examples=500)
 @given(st.text(alphabet="<>/!-=\"'& ap\n;#x[]?", max_size=60))
+@example("<![;")
 def test_broken_markup_never_raises(markup):
     text_of_html(markup)

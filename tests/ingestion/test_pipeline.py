@@ -14,7 +14,7 @@ from llama_index.core import Document
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.node_parser import MarkdownNodeParser
 from llama_index.core.schema import MetadataMode, TextNode
 
 from rag_plugin.errors import EmbeddingMismatchError, IngestionError, InvalidInputError, StoreReadOnlyError
@@ -334,10 +334,8 @@ def test_progress_is_told_after_every_batch(store):
 
 
 def test_llamaindex_splitters_and_pipelines_work_on_the_same_store(store):
-    report = run(
-        [document("a", text_of(100))], store, chunker=SentenceSplitter(chunk_size=32, chunk_overlap=0)
-    )
-    assert report.added == 1
+    report = run([document("a", "# One\n\nfirst\n\n# Two\n\nsecond")], store, chunker=MarkdownNodeParser())
+    assert (report.added, report.nodes) == (1, 2)
     assert store.ref_doc_ids() == {"a"}
     stock = IngestionPipeline(transformations=[CHUNKER, HashEmbedding()], vector_store=store)
     stock.run(documents=[document("b", text_of(20))])

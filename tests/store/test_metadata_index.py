@@ -228,6 +228,7 @@ def test_the_comparison_with_the_truth_names_the_rows_that_differ():
         """UPDATE metadata_tail SET data = '{"n":3}' WHERE row = 20000""",
         "UPDATE metadata_tail SET data = NULL WHERE row = 20000",
         "UPDATE metadata_tail SET pinned = 1 WHERE row = 20000",
+        "UPDATE metadata_tail SET pinned = NULL WHERE row = 20000",
         "UPDATE metadata_state SET tail = 2",
         "UPDATE metadata_state SET tail = NULL",
         "DELETE FROM metadata_state",

@@ -1,0 +1,1 @@
+"""Embedding models: local and fast by default, any LlamaIndex model besides."""
