@@ -11,17 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import faiss
 import numpy as np
 
 from rag_plugin.errors import InvalidInputError
+from rag_plugin.store.dense_scan import scan
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
 
 DENSE_KINDS = ("auto", "flat")
 
-# Below this share of allowed rows, gathering them beats scanning all: a gather costs about five times a
-# sequential read per row (measured at 100,000 rows of 384 dimensions).
+# Below this share of allowed rows, gathering them beats scanning all: a gathered row costs about five times
+# one that is read in sequence.
 _GATHER_SHARE = 0.15
 
 # Bound on the float32 error of a dot product relative to |x||q|: d·2^-24 is the worst case (Higham,
@@ -42,13 +42,13 @@ class DenseIndex:
         metric: ``cosine``, ``dot``, ``l2`` or ``l1``.
         base: ``(n_base, d)`` float32, possibly memory-mapped.
         tail: The rows appended since, ``(n_tail, d)``.
-        squares: ``(n,)`` squared Euclidean norms of the rows, float32.
+        longest: Euclidean length of the longest row there ever was; bounds the rounding error of a scan.
     """
 
     metric: Metric
     base: FloatArray
     tail: GrowingArray[np.float32]
-    squares: GrowingArray[np.float32]
+    longest: float = 0.0
 
     @classmethod
     def empty(cls, dimension: int, metric: Metric) -> DenseIndex:
@@ -60,15 +60,13 @@ class DenseIndex:
         if metric not in get_args(Metric):
             raise InvalidInputError(f"metric={metric!r} is unknown; expected one of {get_args(Metric)}.")
         nothing = np.empty((0, dimension), np.float32)
-        return cls(metric, nothing, GrowingArray(nothing), GrowingArray(np.empty(0, np.float32)))
+        return cls(metric, nothing, GrowingArray(nothing))
 
     @classmethod
     def over(cls, rows: FloatArray, metric: Metric) -> DenseIndex:
         """An index whose base is ``rows``, stored as :attr:`matrix` gave them."""
-        squares = np.einsum("ij,ij->i", rows, rows)
-        return cls(
-            metric, rows, GrowingArray(np.empty((0, rows.shape[1]), np.float32)), GrowingArray(squares)
-        )
+        longest = 1.0 if metric == "cosine" else _longest(rows)
+        return cls(metric, rows, GrowingArray(np.empty((0, rows.shape[1]), np.float32)), longest)
 
     @property
     def size(self) -> int:
@@ -83,12 +81,8 @@ class DenseIndex:
     def append(self, vectors: FloatArray) -> DenseIndex:
         """A view with ``vectors``, ``(m, d)`` as the user gave them, behind the present ones."""
         stored = self._stored_form(vectors)
-        return DenseIndex(
-            self.metric,
-            self.base,
-            self.tail.append(stored),
-            self.squares.append(np.einsum("ij,ij->i", stored, stored)),
-        )
+        longest = max(self.longest, _longest(stored))
+        return DenseIndex(self.metric, self.base, self.tail.append(stored), longest)
 
     def matrix(self, positions: IntArray) -> FloatArray:
         """Rows as stored (normalised for cosine), ``(m, d)``."""
@@ -162,48 +156,29 @@ class DenseIndex:
                 return positions if len(positions) <= 4 * k else self._best(query, k, positions)
         if self.size <= k:
             return np.arange(self.size)
-        scores = self._scan(self._query_form(query).astype(np.float32))
+        prepared = self._query_form(query).astype(np.float32)
+        split = len(self.base)
+        scores = np.empty(self.size, np.float32)
+        scores[:split] = scan(self.base, prepared, self.metric)
+        scores[split:] = scan(self.tail.view, prepared, self.metric)
         if allowed is not None:
             scores[~allowed] = -np.inf
-        return _top_with_margin(scores, k, self._error(query, self.squares.view))
+        return _top_with_margin(scores, k, self._error(prepared))
 
     def _best(self, query: FloatArray, k: int, positions: IntArray) -> IntArray:
         prepared = self._query_form(query).astype(np.float32)
-        rows = self.matrix(positions)
-        squares = self.squares.view[positions]
-        scores = self._block_scores(rows, prepared, squares)
-        return positions[_top_with_margin(scores, k, self._error(query, squares))]
+        scores = scan(self.matrix(positions), prepared, self.metric)
+        return positions[_top_with_margin(scores, k, self._error(prepared))]
 
-    def _error(self, query: FloatArray, squares: FloatArray) -> float:
-        """Largest error a float32 score of :meth:`_block_scores` can have."""
-        length = float(np.sqrt(squares.max(initial=0.0)))
-        query_length = float(np.sqrt(query.astype(np.float64) @ query)) if self.metric != "cosine" else 1.0
-        per_unit = self.dimension * _UNIT_ROUNDOFF
+    def _error(self, query: FloatArray) -> float:
+        """Largest error a float32 score of a scan can have."""
+        length = float(np.linalg.norm(query.astype(np.float64)))
+        per_unit = (self.dimension + 2) * _UNIT_ROUNDOFF
         if self.metric == "l2":
-            return per_unit * (length + query_length) ** 2
+            return per_unit * (self.longest + length) ** 2
         if self.metric == "l1":
-            return per_unit * float(np.sqrt(self.dimension)) * (length + query_length)
-        return per_unit * length * query_length
-
-    def _scan(self, query: FloatArray) -> FloatArray:
-        """Float32 scores of every row, higher is better; only their order matters."""
-        split = len(self.base)
-        squares = self.squares.view
-        scores = np.empty(self.size, np.float32)
-        scores[:split] = self._block_scores(self.base, query, squares[:split])
-        scores[split:] = self._block_scores(self.tail.view, query, squares[split:])
-        return scores
-
-    def _block_scores(self, rows: FloatArray, query: FloatArray, squares: FloatArray) -> FloatArray:
-        if len(rows) == 0:
-            return np.empty(0, np.float32)
-        if self.metric == "l1":
-            distances: FloatArray = faiss.pairwise_distances(query[None, :], rows, faiss.METRIC_L1)[0]
-            return -distances
-        # One query is a matrix-vector product, limited by memory: BLAS streams the rows with all threads,
-        # while FAISS spreads queries, not rows, over threads (six times slower at 100,000 x 384).
-        products: FloatArray = rows @ query
-        return 2.0 * products - squares if self.metric == "l2" else products
+            return per_unit * float(np.sqrt(self.dimension)) * (self.longest + length)
+        return per_unit * self.longest * length
 
     def search_many(
         self, queries: FloatArray, k: int, allowed: BoolArray | None = None
@@ -216,6 +191,11 @@ class DenseIndex:
         live = np.flatnonzero(alive)
         chosen = np.unique(np.linspace(0, len(live) - 1, min(size, len(live))).astype(np.int64))
         return self.matrix(live[chosen]) if len(live) else np.empty((0, self.dimension), np.float32)
+
+
+def _longest(rows: FloatArray) -> float:
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    return float(np.sqrt(squares.max(initial=0.0)))
 
 
 def _top_with_margin(scores: FloatArray, k: int, error: float) -> IntArray:
