@@ -107,6 +107,16 @@ def test_files_that_cannot_be_read_are_named_and_kept_when_pruning(shell, docs):
 
 
 @pytest.mark.models
+def test_a_narrow_terminal_gets_a_list_instead_of_a_table(shell, docs, monkeypatch):
+    shell("index", str(docs))
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = shell("search", "purring cat", "-k", "1", "--mode", "sparse").out.splitlines()
+    assert lines[1] == " 1. Cats"
+    assert max(map(len, lines)) <= 60
+    assert re.search(r"sparse #1 [\d.]+, fused #1 [\d.]+, reranked #1 [\d.]+", " ".join(lines))
+
+
+@pytest.mark.models
 def test_check_and_stats_tell_about_a_store(shell, docs):
     shell("index", str(docs), "--store", "s")
     assert shell("check", "--store", "s", "--deep").out.startswith("ok")

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +24,10 @@ RERANK_DEPTH = 20
 """Hits that the cross-encoder reads: its best find is nearly always among them, and each costs time."""
 
 _PASSAGE = 220
-"""Characters of a passage shown: two or three lines of a table."""
+"""Characters of a passage shown: three or four lines."""
+
+_TABLE_WIDTH = 100
+"""Columns below which a table would leave a passage too few of them to be read."""
 
 
 @dataclass(frozen=True)
@@ -58,39 +62,65 @@ def answer(
 
 
 def print_answer(console: Console, found: Answer) -> None:
-    """The answer as a table, final order first, with where each hit stood before reranking."""
-    reranked = "rerank" in found.seconds
+    """The hits in their final order, with what each leg, the fusion and the reranker made of them.
+
+    A table where the console is wide enough for one, else a list.
+    """
     console.print(Text(plain(found.question), style="bold"))
     if not found.ranked:
         console.print("  nothing found")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("rank", justify="right")
-    table.add_column("title", overflow="fold", ratio=2, style="bold cyan")
-    table.add_column("passage", overflow="fold", ratio=5)
-    for heading in ("dense", "sparse", "fused", *(("reranked",) if reranked else ())):
-        table.add_column(heading, justify="right", no_wrap=True)
-    fused = {hit.node_id: (rank, hit) for rank, hit in enumerate(found.retrieved, 1)}
-    for rank, hit in enumerate(found.ranked, 1):
-        before, retrieved = fused[hit.node_id]
-        why = retrieved.explain()
-        table.add_row(
-            str(rank),
-            plain(title_of(hit)),
-            Text(plain(hit.node.get_content(), _PASSAGE)),
-            _place(why.dense_rank, why.dense_score),
-            _place(why.sparse_rank, why.sparse_score),
-            _place(before, retrieved.score),
-            *((_place(rank, hit.score),) if reranked else ()),
-        )
-    console.print(table)
+    if console.width >= _TABLE_WIDTH:
+        _print_table(console, found)
+    else:
+        _print_list(console, found)
     timings = ", ".join(f"{stage} {seconds * 1000:,.0f} ms" for stage, seconds in found.seconds.items())
     console.print(Text(f"  {timings}", style="dim"))
-    if reranked:
+    if "rerank" in found.seconds:
         first = "; ".join(
             f"{rank}. {plain(title_of(hit), 40)}" for rank, hit in enumerate(found.retrieved[:3], 1)
         )
         console.print(Text(f"  before reranking: {first}", style="dim"))
+
+
+def _print_table(console: Console, found: Answer) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("rank", justify="right")
+    table.add_column("title", overflow="fold", ratio=2, style="bold cyan")
+    table.add_column("passage", overflow="fold", ratio=5)
+    for stage in _places(found, 1, found.ranked[0]):
+        table.add_column(stage, justify="right", no_wrap=True)
+    for rank, hit in enumerate(found.ranked, 1):
+        places = _places(found, rank, hit).values()
+        table.add_row(
+            str(rank), Text(plain(title_of(hit))), Text(plain(hit.node.get_content(), _PASSAGE)), *places
+        )
+    console.print(table)
+
+
+def _print_list(console: Console, found: Answer) -> None:
+    for rank, hit in enumerate(found.ranked, 1):
+        places = _places(found, rank, hit)
+        shown = ", ".join(f"{stage} {' '.join(place.split())}" for stage, place in places.items())
+        console.print(Text.assemble(f"{rank:>2}. ", (plain(title_of(hit)), "bold cyan")))
+        console.print(Padding(Text(plain(hit.node.get_content(), _PASSAGE)), (0, 0, 0, 4)))
+        console.print(Padding(Text(shown, style="dim"), (0, 0, 0, 4)))
+
+
+def _places(found: Answer, rank: int, hit: NodeWithScore) -> dict[str, str]:
+    """Rank and score of a hit at each stage."""
+    before, retrieved = next(
+        (place, one) for place, one in enumerate(found.retrieved, 1) if one.node_id == hit.node_id
+    )
+    why = retrieved.explain()
+    places = {
+        "dense": _place(why.dense_rank, why.dense_score),
+        "sparse": _place(why.sparse_rank, why.sparse_score),
+        "fused": _place(before, retrieved.score),
+    }
+    if "rerank" in found.seconds:
+        places["reranked"] = _place(rank, hit.score)
+    return places
 
 
 def as_json(found: Answer) -> dict[str, Any]:

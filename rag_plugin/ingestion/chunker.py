@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from hashlib import blake2b
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
@@ -249,9 +248,10 @@ class RecursiveChunker(NodeParser):
                 )
             )
         if self.include_prev_next_rel:
-            for before, after in pairwise(chunks):
-                before.relationships[NodeRelationship.NEXT] = _relation(after)
-                after.relationships[NodeRelationship.PREVIOUS] = _relation(before)
+            related = [RelatedNodeInfo(node_id=chunk.id_, node_type=ObjectType.TEXT) for chunk in chunks]
+            for index in range(1, len(chunks)):
+                chunks[index - 1].relationships[NodeRelationship.NEXT] = related[index]
+                chunks[index].relationships[NodeRelationship.PREVIOUS] = related[index - 1]
         return chunks
 
     def _reserved(self, node: BaseNode) -> int:
@@ -296,10 +296,6 @@ def _levels(separators: Sequence[str | Sequence[str]]) -> Separators:
 
 def _blank(text: str, span: tuple[int, int]) -> bool:
     return text[span[0] : span[1]].isspace()
-
-
-def _relation(node: TextNode) -> RelatedNodeInfo:
-    return RelatedNodeInfo(node_id=node.node_id, node_type=ObjectType.TEXT)
 
 
 def _with_position_keys(keys: Sequence[str]) -> list[str]:

@@ -99,9 +99,7 @@ class TokenRuler:
                 fitting = guess
                 if measured >= size - max(1, size // _SLACK):
                     break
-            if measured and attempt <= 4:
-                guess = guess * size // measured
-            else:  # proportion has stalled: bisect
-                guess = (fitting + too_long) // 2
+            by_proportion = guess * size // measured if measured else longest
+            guess = by_proportion if attempt <= 4 else (fitting + too_long) // 2
             guess = max(min(guess, too_long - 1), min(fitting + 1, longest))
         return fitting

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 AnyArray: TypeAlias = NDArray[Any]
 
-# A few equality tests run faster one by one than as a binary search for each value of the column.
-_FEW = 8
+# Up to so many equality tests run faster one by one than as a binary search for each value of the column.
+_FEW = 32
 
 
 class Column(Protocol):
@@ -61,7 +61,7 @@ class Numbers:
 
     @classmethod
     def of(cls, values: Sequence[Number]) -> Numbers:
-        """Pack numbers that ``fit_together``."""
+        """Pack floats, perhaps with ints that a float holds exactly, or ints within one 64-bit type."""
         if any(isinstance(value, float) for value in values):
             return cls(np.array(values, dtype="<f8"))
         low, high = min(values), max(values)

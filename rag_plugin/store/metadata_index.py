@@ -108,10 +108,10 @@ def remove_metadata(
 
 
 def clear_metadata(connection: sqlite3.Connection) -> None:
-    """Forget every row."""
-    for table in ("metadata_key", "metadata_block", "metadata_tail"):
+    """Forget every row; with the nodes inserted again, this is also the cure for a damaged index."""
+    for table in ("metadata_key", "metadata_block", "metadata_tail", "metadata_state"):
         connection.execute(f"DELETE FROM {table}")
-    connection.execute("UPDATE metadata_state SET keys = 0, tail = 0, pinned = 0")
+    connection.execute("INSERT INTO metadata_state VALUES (0, 0, 0, 0)")
 
 
 def accepted_rows(

@@ -18,6 +18,8 @@ from rag_plugin.types import BoolArray, IntArray
 _END = b"\xff"
 # Stands for _END in a str. Hardly a text holds it, and one that does is only slower.
 _STR_END = "\0"
+# A binary search in Python takes 5 µs, and a look at one item 0.085.
+_ITEMS_PER_SEARCH = 60
 _NO_DATE = np.iinfo(np.int64).min
 # Comparing a whole column with one letter costs 0.05 ns per byte, so a needle is looked for in all places at
 # once: for its first letters everywhere, for the rest where those matched. That is as fast for a needle in
@@ -110,8 +112,7 @@ class Texts:
         return found
 
     def _equal_bytes(self, operands: frozenset[bytes]) -> BoolArray:
-        # A binary search takes some twelve steps of the price of one look at an item.
-        if len(operands) * 12 > self.size:
+        if len(operands) * _ITEMS_PER_SEARCH > self.size:
             return np.array([item in operands for item in self._items()], dtype=bool)
         found = self._none()
         for operand in operands:
@@ -125,12 +126,14 @@ class Texts:
         search = bisect_right if after else bisect_left
         boundary = search(range(self.size), encode_text(operand), key=self._item)
         upward = question in (Question.GREATER, Question.GREATER_EQUAL)
-        found = (np.arange(self.size) >= boundary) == upward
+        found = np.full(self.size, not upward)
+        found[boundary:] = upward
         if comparison.instants and len(self.instants):
             by_instant = Numbers(self.instants).hits(
                 Comparison(comparison.key, question, tuple(comparison.instants), False)
             )
-            found = np.asarray(np.where(self.instants == _NO_DATE, found, by_instant), dtype=bool)
+            dated = self.instants != _NO_DATE
+            found[dated] = by_instant[dated]
         return found
 
     def _containing(self, needle: bytes) -> BoolArray:
@@ -143,7 +146,7 @@ class Texts:
             return _containing(self.data.lower(), encoded, self._ends)
         if _STR_END in needle or _STR_END.encode() in self.data:
             return np.array([needle in item.casefold() for item in self.values()], dtype=bool)
-        # Folding all items as one text costs a third of folding them one by one.
+        # Folding all items as one text costs two fifths of folding them one by one.
         text = self.data.replace(_END, _STR_END.encode()).decode("utf-8", "surrogatepass")
         folded = encode_text(text.casefold()).replace(_STR_END.encode(), _END)
         return _containing(folded, encoded, _ends_of(folded))

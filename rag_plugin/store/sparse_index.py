@@ -24,6 +24,7 @@ import numpy as np
 from rag_plugin.errors import InvalidInputError, StoreFormatError
 from rag_plugin.store.sparse_lexicon import Lexicon
 from rag_plugin.store.sparse_merge import MergeInBackground, settled
+from rag_plugin.store.sparse_passages import PassageTerms
 from rag_plugin.store.sparse_search import ScratchPool
 from rag_plugin.store.sparse_segment import (
     GrowingArray,
@@ -35,7 +36,7 @@ from rag_plugin.store.sparse_segment import (
 )
 from rag_plugin.store.sparse_snapshot import SparseState, read_state, write_state
 from rag_plugin.store.sparse_tail import Tail
-from rag_plugin.store.sparse_view import PassageTerms, QueryTerms, Shared, SparseView
+from rag_plugin.store.sparse_view import QueryTerms, Shared, SparseView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from rag_plugin.store.bm25 import Bm25, average_okapi_idf
+from rag_plugin.store.sparse_passages import PassageLists, PassageTerms
 from rag_plugin.store.sparse_search import Scratch, ScratchPool, best_candidates
 
 if TYPE_CHECKING:
@@ -48,20 +50,6 @@ class QueryTerms:
     term_ids: IntArray
     counts: DoubleArray
     lexicon: Lexicon = field(repr=False)
-
-
-class PassageTerms(NamedTuple):
-    """The distinct terms of m passages.
-
-    Attributes:
-        starts: (m + 1,), where each passage's terms begin and end.
-        term_ids: (P,) their numbers.
-        values: (P,) how often each occurs, or what it weighs.
-    """
-
-    starts: IntArray
-    term_ids: NDArray[np.int32]
-    values: DoubleArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +121,24 @@ class SparseView:
         )
 
     def _own(self, query: QueryTerms | str) -> QueryTerms:
-        """The query's terms that some live passage holds, by this index's numbers."""
+        """The query by this index's numbers, also if an older or a compacted view analysed it."""
         if isinstance(query, str):
             query = self.query(query)
         elif query.lexicon is not self._shared.lexicon or (query.term_ids >= self.term_count).any():
             query = self._query_of(dict(zip(query.terms, query.counts.tolist(), strict=True)))
         return query
+
+    def _held(self, query: QueryTerms) -> QueryTerms:
+        """The query without terms that no live passage holds: they may still have postings."""
+        held = self._document_frequency[query.term_ids] > 0
+        if held.all():
+            return query
+        return QueryTerms(
+            terms=tuple(compress(query.terms, held)),
+            term_ids=query.term_ids[held],
+            counts=query.counts[held],
+            lexicon=query.lexicon,
+        )
 
     def search(
         self, query: QueryTerms | str, k: int, allowed: BoolArray | None = None
@@ -153,9 +153,9 @@ class SparseView:
         Returns:
             (m,) positions and (m,) scores, m ≤ k, by score, equal scores by position.
         """
-        query = self._own(query)
+        query = self._held(self._own(query))
         weights = self._weights(query)
-        if not (weights.size and self.live_count and k > 0):
+        if not weights.size or k <= 0:
             return np.empty(0, np.int64), np.empty(0, np.float64)
         if allowed is not None:
             allowed = allowed & self._live.items
@@ -299,42 +299,16 @@ class SparseView:
         Args:
             positions: (m,) in any order.
         """
-        positions = np.asarray(positions, np.int64)
-        sources = [
-            (segment.first, segment.passage_starts, segment.passage_terms, segment.passage_frequencies)
-            for segment in self._segments
-        ]
-        tail = self._tail
-        sources.append((tail.first, tail.starts.items, tail.terms.items, tail.frequencies.items))
-        source_of = np.searchsorted([first for first, *_ in sources], positions, side="right") - 1
-        begins = np.empty(len(positions), np.int64)
-        widths = np.empty(len(positions), np.int64)
-        members = [(source, np.flatnonzero(source_of == number)) for number, source in enumerate(sources)]
-        for (first, starts, _, _), rows in members:
-            places = positions[rows] - first
-            begins[rows] = starts[places]
-            widths[rows] = starts[places + 1] - begins[rows]
-        row_starts = np.zeros(len(positions) + 1, np.int64)
-        np.cumsum(widths, out=row_starts[1:])
-        term_ids = np.empty(row_starts[-1], np.int32)
-        values = np.empty(row_starts[-1], np.float64)
-        for (_, _, terms, frequencies), rows in members:
-            if rows.size:
-                steps = _ranges(widths[rows])
-                target = np.repeat(row_starts[rows], widths[rows]) + steps
-                origin = np.repeat(begins[rows], widths[rows]) + steps
-                term_ids[target] = terms[origin]
-                values[target] = frequencies[origin]
-        return PassageTerms(row_starts, term_ids, values)
+        return self._lists.terms_of(np.asarray(positions, np.int64))
+
+    @cached_property
+    def _lists(self) -> PassageLists:
+        return PassageLists(self._segments, self._tail)
 
     def _frequencies(self, term_ids: IntArray, positions: IntArray) -> DoubleArray:
         """(q, m) How often each term occurs in each passage."""
-        starts, held, values = self.passage_terms(positions)
         with self._shared.pool.scratch(0, self.term_count) as scratch:
-            entries, marks = _marked(scratch, term_ids, held)
-        frequencies = np.zeros((len(term_ids), len(positions)))
-        frequencies[marks, np.searchsorted(starts, entries, side="right") - 1] = values[entries]
-        return frequencies
+            return self._lists.frequencies(term_ids, np.asarray(positions, np.int64), scratch.marks)
 
     def passage_weights(self, positions: IntArray) -> PassageTerms:
         """The fusion weight W(t, d) of each term of live passages: idf·tf/(tf + K), as `lexical_scores` sums it.
@@ -412,9 +386,3 @@ def _marked(scratch: Scratch, term_ids: IntArray, held: NDArray[np.int32]) -> tu
     scratch.marks[term_ids] = 0
     entries = np.flatnonzero(marks)
     return entries, marks[entries] - np.int64(1)
-
-
-def _ranges(widths: IntArray) -> IntArray:
-    """0 … width − 1 for each width, one after the other."""
-    ends = np.cumsum(widths)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - widths, widths)

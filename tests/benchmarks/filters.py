@@ -79,9 +79,7 @@ def cases(count: int) -> dict[str, MetadataFilters]:
         "tenant in 5 of 50": group(leaf("tenant", OP.IN, [f"tenant-{n}" for n in range(5)])),
         "file_path ==": group(leaf("file_path", OP.EQ, "/data/corpus/part-001/document-0000001.pdf")),
         "title < 'c' (distinct text)": group(leaf("title", OP.LT, "c")),
-        "title in 10,000": group(
-            leaf("title", OP.IN, ["x" * 24] * 9999 + ["y" * 24, *map(str, range(10_000))])
-        ),
+        "title in 10,000": group(leaf("title", OP.IN, list(map(str, range(10_000))))),
         "rank in 10,000": group(leaf("rank", OP.IN, list(range(0, count, max(1, count // 10_000))))),
         "creation_date >= 2022": group(leaf("creation_date", OP.GTE, "2022-01-01")),
         "seen_at < March (distinct dates)": group(leaf("seen_at", OP.LT, "2024-03-01T00:00:00+02:00")),

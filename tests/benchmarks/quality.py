@@ -23,8 +23,8 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.retrievers import BaseRetriever, QueryFusionRetriever
 from llama_index.core.retrievers.fusion_retriever import FUSION_MODES
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-from rag_plugin.embeddings.onnx import OnnxEmbedding
 
+from rag_plugin.embeddings.onnx import OnnxEmbedding
 from rag_plugin.errors import RagPluginError
 from rag_plugin.evaluation import Experiment, evaluate
 from rag_plugin.fusion import FUSIONS

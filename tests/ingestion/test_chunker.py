@@ -20,7 +20,7 @@ from rag_plugin.errors import InvalidInputError
 from rag_plugin.ingestion.chunker import RecursiveChunker
 from rag_plugin.ingestion.cuts import spans
 from rag_plugin.ingestion.graphemes import may_cut
-from rag_plugin.ingestion.rulers import TokenRuler
+from rag_plugin.ingestion.rulers import CharacterRuler, TokenRuler
 
 assigned = st.characters().filter(lambda c: unicodedata.category(c) not in ("Cn", "Cs"))
 prose = st.text(alphabet="ab \n.e\u0301?\r\u3002\U0001f1eb\U0001f1f7\u200d\U0001f469", max_size=120)
@@ -299,25 +299,47 @@ async def test_it_works_in_stock_ingestion_sync_and_async():
     assert [node.id_ for node in await pipeline.arun(documents=documents)] == ids
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "word. " * 1000,
-        "x" * 5000,
-        "\U0001f1eb\U0001f1f7" * 2000,
-        "e\u0301" * 2500,
-        "a" + "\u0301" * 4000,
-        "\n" * 5000,
-    ],
-    ids=["prose", "one-word", "flags", "accents", "one-grapheme", "blank"],
-)
+AWKWARD = {
+    "prose": "word. " * 1000,
+    "one word": "x" * 5000,
+    "flags": "\U0001f1eb\U0001f1f7" * 2000,
+    "accents": "e\u0301" * 2500,
+    "one grapheme": "a" + "\u0301" * 4000,
+    "blank": "\n" * 5000,
+    "rules": "word " * 50 + "=" * 4000 + " word" * 50,
+}
+
+
+@pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD.keys())
 def test_time_is_linear_whatever_the_text(text):
     def seconds(copies: int) -> float:
-        start = time.perf_counter()
-        for _ in spans(text * copies, RecursiveChunker()._measure(), 512, 50):
+        start = time.process_time()
+        for _ in spans(text * copies, CharacterRuler(), 512, 50):
             pass
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     small = min(seconds(2) for _ in range(3))
     large = min(seconds(16) for _ in range(3))
     assert large < 8 * small * 4 + 0.05  # eight times the text; quadratic would be 64 times the time
+
+
+@pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD.keys())
+@pytest.mark.parametrize("tokenizer", [words, word_pieces, str.split, lambda text: 1 + len(text) // 3])
+def test_counting_tokens_is_linear_whatever_the_text(text, tokenizer):
+    def read(copies: int) -> int:
+        characters = 0
+
+        def counted(piece: str):
+            nonlocal characters
+            characters += len(piece)
+            return tokenizer(piece)
+
+        RecursiveChunker(100, 10, tokenizer=counted).split_text(text * copies)
+        return characters
+
+    assert read(16) < 8 * read(2) * 1.5
+
+
+def test_a_word_that_is_one_token_however_long_does_not_make_a_chunk_without_end():
+    chunks = RecursiveChunker(10, 0, tokenizer=str.split).split_text("=" * 10_000 + " end")
+    assert max(map(len, chunks)) <= 160
