@@ -28,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint notebooks docs bench constraints clean
+.PHONY: help demo test slow lint style types layers notebooks docs bench constraints clean
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,10 +42,16 @@ test: $(TEST_STAMP) ## Run the test suite (ARGS="tests/store -x" for a part of i
 slow: $(TEST_STAMP) ## Run the long tier of the test suite
 	@$(PY) -m pytest -m slow $(ARGS)
 
-lint: $(TEST_STAMP) ## Check style, types and the direction of imports
+lint: style types layers ## Check style, types and the direction of imports
+
+style: $(TEST_STAMP)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+
+types: $(TEST_STAMP)
 	@$(PY) -m mypy
+
+layers: $(TEST_STAMP)
 	@$(VENV)/bin/lint-imports
 
 notebooks: $(TEST_STAMP) ## Run every notebook from top to bottom

@@ -103,16 +103,16 @@ def fuse(
     shares = parse_weights(weights)
     if len(dense) == 0:
         return np.zeros(0)
-    scores = np.stack([dense, sparse])
+    scores, ranks = np.stack([dense, sparse]), np.stack([dense_ranks, sparse_ranks])
     match rule:
         case "rrf":
-            return rrf(np.stack([dense_ranks, sparse_ranks]), shares)
+            return rrf(ranks, shares)
         case "minmax":
             return minmax(scores, shares)
         case "zscore":
             return zscore(scores, shares)
         case "dbsf":
-            return dbsf(scores, shares)
+            return dbsf(scores, ranks, shares)
         case "convex":
             return convex(scores, shares, np.asarray(floors, dtype=np.float64))
         case "auto":

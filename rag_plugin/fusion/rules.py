@@ -91,18 +91,24 @@ def zscore_of_lists(scores: DoubleArray, ranks: IntArray, weights: DoubleArray) 
     return _weighted_sum(standardised, weights)
 
 
-def dbsf(scores: DoubleArray, weights: DoubleArray) -> DoubleArray:
-    """Distribution-based fusion: ``Σ_leg w_leg · clip((s − (μ − 3σ)) / 6σ, 0, 1)``, over the candidates.
+def dbsf(scores: DoubleArray, ranks: IntArray, weights: DoubleArray) -> DoubleArray:
+    """Distribution-based fusion: ``Σ_leg w_leg · (s − (μ_leg − 3σ_leg)) / 6σ_leg``.
 
-    μ and σ are mean and population standard deviation. A leg whose scores are all equal gives ½ to everyone.
-    Against :func:`zscore` it differs only by the clip, which bounds what one outlier can do.
+    μ and σ are mean and population standard deviation of the leg's *own list*; a candidate outside the list
+    is placed on the same scale by its complete score. Not clipped to 0…1: with hundreds of candidates the
+    best are beyond 3 σ, and a clip would make them equal. A leg whose list has equal scores gives ½ to
+    everyone, one with an empty list nothing.
 
-    Source: Mazzeschi, "Distribution-Based Score Fusion", 2023; Qdrant's ``dbsf``; LlamaIndex's
-    ``dist_based_score``, which takes μ and σ over a leg's own list and does not clip.
+    Source: Mazzeschi, "Distribution-Based Score Fusion", 2023; LlamaIndex's ``dist_based_score`` is the same
+    with 0 for candidates outside the list.
     """
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    place = 0.5 + _ratio(centred, 2 * DBSF_DEVIATIONS * scores.std(axis=1, keepdims=True), scores)
-    return _weighted_sum(np.clip(place, 0.0, 1.0), weights)
+    places = np.zeros(scores.shape)
+    for leg, listed in enumerate(ranks > 0):
+        if listed.any():
+            own = scores[leg, listed]
+            span = 2 * DBSF_DEVIATIONS * own.std(keepdims=True)
+            places[leg] = 0.5 + _ratio(scores[leg] - own.mean(), span, own)
+    return _weighted_sum(places, weights)
 
 
 def convex(scores: DoubleArray, weights: DoubleArray, floors: DoubleArray) -> DoubleArray:

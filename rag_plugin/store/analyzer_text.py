@@ -14,6 +14,7 @@ letters from here on.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import unicodedata
 from typing import Final
@@ -112,7 +113,7 @@ def tokens(text: str) -> list[str]:
             elif len(units) == 1:
                 found.append(units[0])
             else:
-                found.extend(map("".join, zip(units, units[1:], strict=False)))
+                found.extend(map("".join, itertools.pairwise(units)))
     return found
 
 

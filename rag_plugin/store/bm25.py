@@ -7,12 +7,12 @@ occurs qtf(t) times, every variant is
 
 which lets the index add up the second part over postings and nothing else. With K = k1·(1 − b + b·dl/avgdl):
 
-| variant  | idf                                          | scale  | saturation                    | constant |
-|----------|----------------------------------------------|--------|-------------------------------|----------|
-| `lucene` | ln(1 + (N − df + .5)/(df + .5))              | 1      | tf/(tf + K)                   | 0        |
-| `okapi`  | ln((N − df + .5)/(df + .5)), see below       | k1 + 1 | tf/(tf + K)                   | 0        |
-| `l`      | ln((N + 1)/(df + .5))                        | k1 + 1 | tf·(c + δ)/(k1 + c + δ)       | 0        |
-| `plus`   | ln((N + 1)/df)                               | k1 + 1 | tf/(tf + K)                   | Σ_t qtf(t)·idf(t)·δ |
+| variant  | idf                             | scale  | saturation              | constant           |
+|----------|---------------------------------|--------|-------------------------|--------------------|
+| `lucene` | ln(1 + (N − df + .5)/(df + .5)) | 1      | tf/(tf + K)             | 0                  |
+| `okapi`  | ln((N − df + .5)/(df + .5))     | k1 + 1 | tf/(tf + K)             | 0                  |
+| `l`      | ln((N + 1)/(df + .5))           | k1 + 1 | tf·(c + δ)/(k1 + c + δ) | 0                  |
+| `plus`   | ln((N + 1)/df)                  | k1 + 1 | tf/(tf + K)             | δ·Σ_t qtf(t)·idf(t) |
 
 where c = k1·tf/K. `okapi` replaces a negative idf by ε times the mean idf of all terms of the corpus.
 
@@ -136,8 +136,6 @@ class Bm25:
             average_idf: What `average_idf` returns for the corpus, if `needs_average_idf`.
         """
         df = np.asarray(document_frequency, np.float64)
-        held = df > 0
-        df = np.where(held, df, 1.0)
         if self.variant == "lucene":
             idf = np.log1p((live_count - df + 0.5) / (df + 0.5))
         elif self.variant == "okapi":
@@ -146,8 +144,8 @@ class Bm25:
         elif self.variant == "l":
             idf = np.log(live_count + 1.0) - np.log(df + 0.5)
         else:
-            idf = np.log((live_count + 1.0) / df)
-        return np.where(held, idf, 0.0)
+            idf = np.log((live_count + 1.0) / np.maximum(df, 1.0))
+        return np.where(df > 0, idf, 0.0)
 
     def saturation(
         self, frequency: NDArray[_Real], length: NDArray[_Real], average_length: float

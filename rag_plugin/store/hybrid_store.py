@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -27,13 +26,14 @@ from rag_plugin.store.change_log import live_count
 from rag_plugin.store.dense_index import dense_kind
 from rag_plugin.store.engine import Engine
 from rag_plugin.store.queries import run_query
-from rag_plugin.store.records import embedded_text, record_of
-from rag_plugin.store.rows import full_nodes, rows_of_all, text_hashes
+from rag_plugin.store.records import record_of
+from rag_plugin.store.rows import full_nodes, text_hashes, with_metadata
 from rag_plugin.store.statistics import stats_of
 from rag_plugin.store.view import View
 from rag_plugin.types import Metric, WriteReport
 
-Result = TypeVar("Result")
+if TYPE_CHECKING:
+    from llama_index.core import StorageContext
 
 _PERSISTED_AS = "{namespace}__vector_store.json"
 """Name LlamaIndex's StorageContext.persist() gives a vector store's file."""
@@ -219,16 +219,7 @@ class HybridStore(AsyncTwins):
             InvalidInputError: An unknown node id, or a value JSON cannot carry; nothing was changed.
         """
         with self._engine.view() as view:
-            nodes = full_nodes(view, rows_of_all(view.connection, node_ids))
-            hashes = text_hashes(view.connection, node_ids)
-        records, reindex = [], []
-        for node in nodes:
-            before = embedded_text(node)
-            node.metadata = {**node.metadata, **changes}
-            # The vector was made from the old text, and its hash keeps saying so.
-            records.append(replace(record_of(node), text_hash=hashes[node.node_id]))
-            if embedded_text(node) != before:
-                reindex.append(node.node_id)
+            records, reindex = with_metadata(view, node_ids, changes)
         return self._engine.write(records, reindex=reindex)
 
     # --- reading -----------------------------------------------------------------------------------------
@@ -369,6 +360,28 @@ class HybridStore(AsyncTwins):
         """
         store = cls()
         store._engine.take_over(Path(persist_path))
+        return store
+
+    @classmethod
+    def from_llama_index(
+        cls, storage_context: StorageContext, path: str | Path | None = None, **arguments: Any
+    ) -> Self:
+        """A new store with the nodes and vectors of LlamaIndex's stock storage, compared by the same metric.
+
+        Args:
+            storage_context: One that holds a SimpleVectorStore, FaissVectorStore or FaissMapVectorStore.
+            path: Folder of the new store; None for memory.
+            arguments: More for the constructor.
+
+        Raises:
+            InvalidInputError: Another kind of vector store, or a vector whose node is lost; nothing is made.
+        """
+        # Imported here: few need it, and it imports LlamaIndex's whole storage.
+        from rag_plugin.store.stock_storage import stock_metric, stock_nodes
+
+        nodes = list(stock_nodes(storage_context))
+        store = cls(path, **{"metric": stock_metric(storage_context), **arguments})
+        store.add(nodes)
         return store
 
     def close(self) -> None:

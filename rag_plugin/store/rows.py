@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from llama_index.core.schema import BaseNode
@@ -18,6 +19,7 @@ from rag_plugin.store.records import (
     metadata_from_payload,
     node_from_payload,
     record_digest,
+    record_of,
     vector_digest,
 )
 from rag_plugin.store.view import View, read_payloads, verify_record
@@ -251,6 +253,30 @@ def full_nodes(view: View, rows: Sequence[int]) -> list[BaseNode]:
             node.embedding = np.frombuffer(vectors[row], np.float32).tolist()
         nodes.append(node)
     return nodes
+
+
+def with_metadata(
+    view: View, node_ids: Sequence[str], changes: Mapping[str, Any]
+) -> tuple[list[NodeRecord], list[str]]:
+    """Stored nodes with some metadata set anew, as records to be written.
+
+    Returns:
+        The records, and the ids of those whose embedded text changes with it.
+
+    Raises:
+        InvalidInputError: An unknown node id, or a value JSON cannot carry.
+    """
+    nodes = full_nodes(view, rows_of_all(view.connection, node_ids))
+    hashes = text_hashes(view.connection, node_ids)
+    records, reindex = [], []
+    for node in nodes:
+        before = embedded_text(node)
+        node.metadata = {**node.metadata, **changes}
+        # The vector was made from the old text, and its hash keeps saying so.
+        records.append(replace(record_of(node), text_hash=hashes[node.node_id]))
+        if embedded_text(node) != before:
+            reindex.append(node.node_id)
+    return records, reindex
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 # Fewer columns make the threshold weaker, more make it dearer to find.
 _COLUMNS: Final = 4096
 
+# A search that matched fewer positions than this share of all looks at those alone instead of scanning all
+# scores: 0.1 ms instead of 0.4 for 10,000 of a million.
+SCAN_SHARE: Final = 16
+
+# The smallest score above 0.
+_LEAST: Final = np.finfo(np.float32).smallest_subnormal
+
 
 class Scratch:
     """Arrays one search works in; all zero between searches, as making new ones would cost more.
@@ -54,42 +61,54 @@ class ScratchPool:
         self._free.append(scratch)
 
 
-def best_candidates(scores: FloatArray, k: int, *, floor: float, margin: float) -> IntArray:
+def best_candidates(
+    scores: FloatArray, matched: NDArray[np.int32], k: int, *, terms: int, positive: bool, margin: float
+) -> IntArray:
     """Positions that can be among the k highest scores.
 
     Args:
-        scores: (n,) approximate scores.
+        scores: (n,) approximate scores: 0 where nothing matched, −∞ where a match does not count.
+        matched: (L,) the positions that matched, in any order, each at most `terms` times.
         k: How many are wanted, at least 1.
-        floor: Positions that score no more are none.
+        terms: How often a position can come in `matched`.
+        positive: Whether every match scores above 0.
         margin: Twice the largest error of a score.
 
     Returns:
-        (≥ min(k, scores above floor),) ascending: all positions that score within `margin` of the k-th.
+        Ascending: all positions that score within `margin` of the k-th or above.
     """
-    n = len(scores)
-    least = float(np.nextafter(np.float32(floor), np.float32(np.inf)))
-    rows = n // max(_COLUMNS, 4 * k)
-    if rows < 4:
-        found = np.flatnonzero(scores >= least)
+    if positive and len(matched) >= len(scores) // SCAN_SHARE and len(scores) >= 4 * max(_COLUMNS, 4 * k):
+        found = _scanned(scores, k, margin)
     else:
-        # The k-th highest of the columns' maxima is no higher than the k-th highest score. Maxima down the
-        # rows of a C-ordered array run at memory speed; a partition of all scores is 200 times slower.
-        columns = n // rows
-        table = scores[: rows * columns].reshape(rows, columns)
-        rest = scores[rows * columns :]
-        maxima = np.concatenate((table.max(axis=0), rest))
-        cut = max(_kth_highest(maxima, k) - margin, least)
-        promising = np.flatnonzero(maxima[:columns] >= cut)
-        row, column = np.nonzero(table[:, promising] >= cut)
-        found = np.concatenate(
-            (row * columns + promising[column], np.flatnonzero(rest >= cut) + rows * columns)
-        )
-        found.sort()
+        values = scores[matched]
+        cut = np.float32(-np.inf)
+        if len(values) > k * terms:
+            # Of values in which each position comes up to `terms` times, the k·terms-th belongs to the k-th
+            # position or a later one.
+            cut = _kth_highest(values, k * terms) - np.float32(margin)
+        found = np.unique(matched[(values >= cut) & (values > -np.inf)]).astype(np.int64)
+    values = scores[found]
     if len(found) > k:
-        values = scores[found]
-        found = found[values >= _kth_highest(values, k) - margin]
+        found = found[values >= _kth_highest(values, k) - np.float32(margin)]
     return found
 
 
-def _kth_highest(values: FloatArray, k: int) -> float:
-    return float(np.partition(values, len(values) - k)[len(values) - k])
+def _scanned(scores: FloatArray, k: int, margin: float) -> IntArray:
+    # The k-th highest of the columns' maxima is no higher than the k-th highest score. Maxima down the rows
+    # of a C-ordered array run at memory speed; a partition of all scores is 200 times slower.
+    rows = len(scores) // max(_COLUMNS, 4 * k)
+    columns = len(scores) // rows
+    table = scores[: rows * columns].reshape(rows, columns)
+    rest = scores[rows * columns :]
+    maxima = np.concatenate((table.max(axis=0), rest))
+    cut = max(_kth_highest(maxima, k) - np.float32(margin), np.float32(_LEAST))
+    promising = np.flatnonzero(maxima[:columns] >= cut)
+    row, column = np.nonzero(table[:, promising] >= cut)
+    found = np.concatenate((row * columns + promising[column], np.flatnonzero(rest >= cut) + rows * columns))
+    found.sort()
+    return found
+
+
+def _kth_highest(values: FloatArray, k: int) -> np.float32:
+    highest: np.float32 = np.partition(values, len(values) - k)[len(values) - k]
+    return highest

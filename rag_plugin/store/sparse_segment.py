@@ -87,10 +87,12 @@ class Segment:
         """P."""
         return len(self.positions)
 
-    def slices(self, term_ids: IntArray) -> list[tuple[int, int, int]]:
+    def slices(self, term_ids: NDArray[Any]) -> list[tuple[int, int, int]]:
         """Where the postings of terms lie: (index into `term_ids`, start, end) for each term that occurs."""
         if not self.terms.size:
             return []
+        # Of the array's own type, or NumPy would convert the whole array first.
+        term_ids = term_ids.astype(np.int32)
         places = np.searchsorted(self.terms, term_ids)
         places[places == self.terms.size] = 0
         found = np.flatnonzero(self.terms[places] == term_ids)

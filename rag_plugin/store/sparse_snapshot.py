@@ -121,7 +121,8 @@ def read_state(path: Path) -> SparseState:
         content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     begin = _PREFIX + int.from_bytes(prefix[8:], "little")
     try:
-        header = json.loads(content[_PREFIX:begin].tobytes()) if begin <= len(content) else None
+        _expect(begin <= len(content), f"its header ends at {begin} of {len(content)} bytes")
+        header = json.loads(content[_PREFIX:begin].tobytes())
         if header["format"] != _FORMAT:
             raise StoreFormatError(
                 f"{path} has sparse index format {header['format']!r}, expected {_FORMAT}. Delete the file: it is "

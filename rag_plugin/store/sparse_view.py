@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_plugin.store.bm25 import Bm25, average_okapi_idf
 from rag_plugin.store.sparse_passages import PassageLists, PassageTerms
-from rag_plugin.store.sparse_search import Scratch, ScratchPool, best_candidates
+from rag_plugin.store.sparse_search import SCAN_SHARE, Scratch, ScratchPool, best_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,19 +179,18 @@ class SparseView:
         scores = scratch.scores[: self.size]
         # add.at, as a position comes once per term; plain indexing would be slower, bincount allocates.
         np.add.at(scores, positions, contributions)
-        floor = 0.0
-        if weights.min() <= 0:
-            # A match may score 0 or less, so what is no match must score less still.
-            floor = -np.inf
-            unmatched = np.ones(self.size, np.bool_)
-            unmatched[positions] = False
-            scores[unmatched] = floor
-        scores[self._removed] = floor
+        scores[self._removed] = -np.inf
         # Each of the q sums is off by a few units in the last place of its largest part.
         q = len(weights)
-        error = float(np.abs(contributions).max(initial=0.0)) * q * (q + 8) * 2.0**-23
-        candidates = best_candidates(scores, k, floor=floor, margin=2 * error)
-        scores.fill(0.0)
+        positive = bool(weights.min() > 0)
+        largest = float((contributions if positive else np.abs(contributions)).max(initial=0.0))
+        error = largest * q * (q + 8) * 2.0**-23
+        candidates = best_candidates(scores, positions, k, terms=q, positive=positive, margin=2 * error)
+        if len(positions) < self.size // SCAN_SHARE:
+            scores[positions] = 0.0
+            scores[self._removed] = 0.0
+        else:
+            scores.fill(0.0)
         return candidates
 
     def _postings(
@@ -262,7 +261,7 @@ class SparseView:
         return query.counts * idf * self.bm25.scale
 
     def _scored(self, frequencies: DoubleArray, weights: DoubleArray, positions: IntArray) -> DoubleArray:
-        if not (weights.size and self.live_count):
+        if not (weights.size and self.total_length):
             return np.zeros(len(positions))
         lengths = np.broadcast_to(self._lengths.items[positions].astype(np.float64), frequencies.shape).copy()
         constant = self.bm25.constant(weights / self.bm25.scale)

@@ -59,13 +59,17 @@ def test_zscore_uses_the_population_standard_deviation():
     assert zscore(scores, EQUAL) == pytest.approx((first + second) / 2)
 
 
-def test_dbsf_takes_three_standard_deviations_on_each_side_and_clips():
-    scores = np.zeros((1, 100))
-    scores[0, 0] = 1.0
-    mean, std = 0.01, np.sqrt(0.01 * 0.99)
-    fused = dbsf(scores, np.array([1.0]))
-    assert fused[0] == 1.0  # (1 − .01) / .0995 is nearly 10 standard deviations
-    assert fused[1] == pytest.approx((0 - (mean - 3 * std)) / (6 * std))
+def test_dbsf_puts_three_standard_deviations_on_each_side_of_a_legs_own_mean():
+    scores = np.array([[1.0, 2.0, 3.0, -9.0]])
+    fused = dbsf(scores, np.array([[3, 2, 1, 0]]), np.array([1.0]))
+    std = np.sqrt(2 / 3)
+    assert fused == pytest.approx((scores[0] - (2 - 3 * std)) / (6 * std))
+
+
+def test_dbsf_over_full_lists_is_zscore_on_another_scale():
+    scores = np.random.default_rng(8).normal(5, 2, (2, 30))
+    ranks = np.stack([ranks_of(leg, 30) for leg in scores])
+    assert dbsf(scores, ranks, EQUAL) == pytest.approx(0.5 + zscore(scores, EQUAL) / 6)
 
 
 def test_convex_keeps_what_is_known_of_a_legs_lowest_score():
@@ -108,7 +112,9 @@ def test_rules_agree_with_ranx_where_it_has_them():
 finite = st.floats(-1e6, 1e6, width=32)
 
 
-@given(st.integers(0, 30).flatmap(lambda m: npst.arrays(np.float64, (2, m), elements=finite)), st.integers(0, 9))
+@given(
+    st.integers(0, 30).flatmap(lambda m: npst.arrays(np.float64, (2, m), elements=finite)), st.integers(0, 9)
+)
 def test_every_rule_gives_one_finite_score_per_candidate_and_the_same_twice(scores, depth):
     ranks = [ranks_of(leg, depth) for leg in scores]
     for name, floors in itertools.product(RULES, [(-1.0, 0.0), (-np.inf, -np.inf)]):

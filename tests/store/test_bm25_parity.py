@@ -1,5 +1,6 @@
 """Scores against `rank_bm25` on the live corpus, and against brute force for the rest."""
 
+import itertools
 import math
 from collections import Counter
 
@@ -68,14 +69,18 @@ def oracle_scores(variant, corpus, query):
     """(live,) scores, NaN for passages without a query term."""
     if not any(corpus):
         return np.full(len(corpus), np.nan)
-    scores = lucene_scores(corpus, query) if variant == "lucene" else ORACLES[variant](corpus).get_scores(query)
+    scores = (
+        lucene_scores(corpus, query) if variant == "lucene" else ORACLES[variant](corpus).get_scores(query)
+    )
     return np.where([bool(set(passage) & set(query)) for passage in corpus], scores, np.nan)
 
 
 def assert_same_ranking(corpus, variant, query, k=10):
     expected = oracle_scores(variant, corpus.tokenised(), query.split())
     live = np.array(corpus.live, np.int64)
-    np.testing.assert_allclose(corpus.index.scores(query, live), np.nan_to_num(expected), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        corpus.index.scores(query, live), np.nan_to_num(expected), rtol=1e-9, atol=1e-9
+    )
     positions, scores = corpus.index.search(query, k)
     hits = np.flatnonzero(~np.isnan(expected))
     assert len(positions) == min(k, len(hits))
@@ -103,7 +108,9 @@ def test_scores_equal_the_reference_on_random_corpora_as_they_grow_and_shrink(va
     for _ in range(4):
         corpus.append(random_texts(rng, int(rng.integers(1, 25))))
         if len(corpus.live) > 2:
-            corpus.remove(rng.choice(corpus.live, int(rng.integers(0, len(corpus.live) // 2)), replace=False).tolist())
+            corpus.remove(
+                rng.choice(corpus.live, int(rng.integers(0, len(corpus.live) // 2)), replace=False).tolist()
+            )
         for query in random_texts(rng, 2, longest=8):
             assert_same_ranking(corpus, variant, query)
     corpus.compact()
@@ -138,7 +145,9 @@ def test_own_parameters_reach_the_formula(variant):
     texts = random_texts(rng, 60)
     own = {"okapi": {"epsilon": 0.1}, "l": {"delta": 0.3}, "plus": {"delta": 0.4}}[variant]
     index = SparseIndex.empty(SIMPLE, Bm25(variant, k1=0.9, b=0.4, **own)).append(texts)
-    expected = ORACLES[variant]([text.split() for text in texts], k1=0.9, b=0.4, **own).get_scores(["w0", "w9", "w9"])
+    expected = ORACLES[variant]([text.split() for text in texts], k1=0.9, b=0.4, **own).get_scores(
+        ["w0", "w9", "w9"]
+    )
     positions, scores = index.search("w0 w9 w9", 60)
     np.testing.assert_allclose(scores, expected[positions], rtol=1e-9)
 
@@ -162,15 +171,14 @@ def test_negative_scores_are_ranked_among_thousands_of_passages():
 
 
 def test_single_precision_never_changes_who_is_best():
-    # Thousands of passages whose scores differ in the seventh digit and beyond.
+    # Neighbours differ by one term in four thousand, far less than single precision sums keep apart.
     rng = np.random.default_rng(3)
-    lengths = 1000 + rng.permutation(30_000) % 7000
-    texts = ["needle " + "hay " * int(length) for length in lengths[:6000]]
+    texts = ["needle " + "hay " * int(length) for length in 4000 + rng.permutation(300)]
     corpus = Corpus("lucene")
     corpus.append(texts)
-    expected = lucene_scores([text.split() for text in texts], ["needle"])
+    expected = lucene_scores([text.split() for text in texts], ["needle", "hay"])
     order = np.lexsort((np.arange(len(texts)), -expected))[:20]
-    assert corpus.index.search("needle", 20)[0].tolist() == order.tolist()
+    assert corpus.index.search("needle hay", 20)[0].tolist() == order.tolist()
 
 
 @pytest.mark.parametrize("variant", ["lucene", "okapi", "l", "plus"])
@@ -209,9 +217,12 @@ def test_fusion_scores_follow_their_formula_under_every_variant():
         analysed = index.query(query)
         by_hand = [
             sum(
-                weight * dict(zip(analysed.term_ids.tolist(), index.query_weights(analysed), strict=True)).get(term, 0.0)
+                weight
+                * dict(zip(analysed.term_ids.tolist(), index.query_weights(analysed), strict=True)).get(
+                    term, 0.0
+                )
                 for term, weight in zip(term_ids[begin:end].tolist(), weights[begin:end], strict=True)
             )
-            for begin, end in zip(starts[:-1], starts[1:], strict=True)
+            for begin, end in itertools.pairwise(starts)
         ]
         np.testing.assert_allclose(by_hand, expected, rtol=1e-12)
