@@ -14,10 +14,10 @@ order:
    clearly that the query must mean this one.
 
 Source: the sum, its lexical form and the feedback were fitted on halves of 23 collections and held on the
-other halves. The weight's growth with the corpus, the damping and both guards were fitted on 39: ten English
-collections of other kinds, the same merged into one corpus of 35,000 passages, parts of them, two embedding
-models, a model that does not know the language, and vectors shuffled on purpose. All optima are flat: a
-quarter more or less of any constant moves mean nDCG@10 by .002 at most.
+other halves. The weight's growth with the corpus, the damping and both guards were fitted since, on thirteen
+English collections, the same merged into one corpus of 35,000 passages, parts of them, abstracts as queries,
+two embedding models, languages that the model does not know, and vectors shuffled on purpose. The optima are
+flat: a quarter more or less of any constant moves mean nDCG@10 by about .002.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ __all__ = [
 
 DENSE_WEIGHT = 0.36
 """Score per standard deviation and ln N. A rare word's idf grows with ln N, so the dense leg must as well:
-2.4 at 800 passages, 3.3 at 10,000, 5 at a million. A constant 2.55 loses .006 in a corpus of 35,000."""
+2.4 at 800 passages, 3.3 at 10,000, 5 at a million. A constant 2.55 loses .007 in a corpus of 35,000."""
 
 FEEDBACK_DENSE_WEIGHT = 0.5
 """The same for the moved query, whose similarity says more."""
 
 LONG_QUERY = 7.0
-"""From this much lexical weight on, Σ qtf·(idf/5)^½, about ten words, a query's lexical part is damped by the
-square root of the excess, which is how the noise of a sum grows. Abstracts as queries gain .01 to .02."""
+"""From this much lexical weight on, Σ qtf·(idf/5)^½, about eight words, a query's lexical part is damped by the
+square root of the excess, which is how the noise of a sum grows. Abstracts as queries gain .02."""
 
 TRUST_READS = 10
 TRUST_TEMPERATURE = 2.0

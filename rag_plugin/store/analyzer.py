@@ -81,7 +81,7 @@ class Analyzer:
 
         Example:
             >>> Analyzer.named("english").terms("The parsers' getUserName in v1.2.3")
-            ['parser', 'get', 'user', 'name', 'getusernam', 'v1', '2', '3', 'v1.2.3', '1.2.3']
+            ['parser', 'get', 'user', 'name', 'getusernam', 'v1', '2', '3', '1', 'v1.2.3', '1.2.3']
         """
         return name if isinstance(name, Analyzer) else cls(name)
 

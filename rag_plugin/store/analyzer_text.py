@@ -67,9 +67,9 @@ _DECIMAL: Final = re.compile(r"\d+\.\d+")
 _VERSION: Final = re.compile(r"[vV]\d+(?:\.\d+)+")
 _SHORT_NAME: Final = re.compile(r"[A-Za-z](?:\+\+|#)")
 
-# Over a word's shape (U upper case, s the letter s, l another letter, d a digit): "RNAs", "HTTP" before
-# "Server", "Server", "2nd".
-_HUMP: Final = re.compile(r"d*U{2,}d*s(?![ls])|d*U+d*(?![ls])|d*U?[ls]+d*|d+")
+# Over a word's shape (U upper case, s the letter s, l another letter, d a digit): "RNA" of "RNAs", where a
+# stemmer would leave the s, "HTTP" before "Server", "Server", "2nd".
+_HUMP: Final = re.compile(r"(d*U{2,}d*)s(?![ls])|d*U+d*(?![ls])|d*U?[ls]+d*|d+")
 
 
 @functools.cache
@@ -159,19 +159,20 @@ def words(token: str) -> tuple[list[str], list[str]]:
         else:
             compounds.append(token.strip("_.@+#-:"))
             if _VERSION.fullmatch(token):
+                parts.append(outer[0][1:])
                 compounds.append(token[1:])
     return parts, compounds
 
 
 def camel_humps(word: str) -> list[str]:
-    """``HTTPServer2`` → ``HTTP``, ``Server2``; a word without an inner capital is returned whole."""
+    """``HTTPServer2`` → ``HTTP``, ``Server2``; ``RNAs`` → ``RNA``; without an inner capital the word whole."""
     if word.islower() or word.isupper() or word[1:].islower():
         return [word]
     shape = "".join(
         "U" if letter.isupper() else "d" if letter.isdigit() else "s" if letter == "s" else "l"
         for letter in word
     )
-    return [word[match.start() : match.end()] for match in _HUMP.finditer(shape)]
+    return [word[slice(*match.span(match.lastindex or 0))] for match in _HUMP.finditer(shape)]
 
 
 # Letters that Unicode does not decompose but readers of other languages type without their stroke or as two.

@@ -57,11 +57,15 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 def _inner_products(rows: FloatArray, query: FloatArray, scores: FloatArray) -> None:
-    faiss.fvec_inner_products_ny(*map(faiss.swig_ptr, (scores, query, rows)), rows.shape[1], len(rows))
+    faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]  # SWIG makes it at import
+        *map(faiss.swig_ptr, (scores, query, rows)), rows.shape[1], len(rows)
+    )
 
 
 def _negated_squares(rows: FloatArray, query: FloatArray, scores: FloatArray) -> None:
-    faiss.fvec_L2sqr_ny(*map(faiss.swig_ptr, (scores, query, rows)), rows.shape[1], len(rows))
+    faiss.fvec_L2sqr_ny(  # type: ignore[attr-defined]  # as above
+        *map(faiss.swig_ptr, (scores, query, rows)), rows.shape[1], len(rows)
+    )
     np.negative(scores, out=scores)
 
 

@@ -6,12 +6,14 @@ to guess a missing score.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rag_plugin.fusion import EQUAL_WEIGHTS, auto, fuse
+from rag_plugin.fusion.scale import query_scale
 from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.sparse_view import QueryTerms
 from rag_plugin.store.view import View
@@ -130,6 +132,8 @@ def fuse_candidates(
         candidates.dense_ranks,
         candidates.sparse_ranks,
         weights=weights,
+        # Only a cosine has a lowest value to give.
+        floors=(-1.0 if dense.metric == "cosine" else -math.inf, 0.0),
     )
     return Fused(score)
 
@@ -148,20 +152,27 @@ def _auto(
     if len(positions) == 0:
         return Fused(np.zeros(0))
     vectors = dense.matrix(positions)
-    scale = view.legs.dense_scale()
+    sample = view.legs.corpus_sample()
+    scale = query_scale(sample.scale, auto.similarities(vector, sample.vectors, metric), view.legs.live_count)
     share = (2 * weights[0] / sum(weights), 2 * weights[1] / sum(weights))
     first = auto.auto_scores(
-        auto.similarities(vector, vectors, metric), sparse.lexical_scores(terms, positions), scale
+        auto.similarities(vector, vectors, metric),
+        sparse.lexical_scores(terms, positions),
+        scale,
+        query_weight=float(sparse.query_weights(terms).sum()),
     )
     result = first
-    if feedback:
+    if feedback and auto.feedback_share(first) > 0.0:
         best, believed = auto.feedback_weights(first.score)
         moved = auto.rocchio(vector, vectors[best], believed, metric)
         read = sparse.passage_weights(positions[best])
         term_ids, term_weights = auto.expansion_terms(
-            read.starts, read.term_ids, read.values, believed, float(terms.counts.sum())
+            read.starts, read.term_ids.astype(np.int64), read.values, believed, float(terms.counts.sum())
         )
-        expansion = sparse.weighted_scores(term_ids, term_weights, positions)
+        expansion_terms = QueryTerms(
+            tuple(sparse.term_names(term_ids)), term_ids, term_weights, terms.lexicon
+        )
+        expansion = sparse.lexical_scores(expansion_terms, positions)
         result = auto.auto_with_feedback(first, auto.similarities(moved, vectors, metric), expansion, scale)
     parts = (share[0] * result.dense, share[1] * result.sparse, result.feedback)
     return Fused(parts[0] + parts[1] + parts[2], *parts)

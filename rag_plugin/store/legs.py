@@ -13,15 +13,12 @@ from threading import Lock
 
 import numpy as np
 
-from rag_plugin.fusion.auto import DenseScale
-from rag_plugin.fusion.scale import estimate_scale
+from rag_plugin.fusion.scale import SAMPLE, DenseScale, estimate_scale
 from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.types import BoolArray, FloatArray, IntArray
 
-_SCALE_ROWS = 1_000
-"""Vectors the spread of similarities is estimated from, in a millisecond, at the first query of a change."""
 _CACHED_MASKS = 64
 """Multi-tenant apps repeat a few filters; a mask takes a byte per node."""
 
@@ -50,6 +47,19 @@ class MaskCache:
 
 
 @dataclass(frozen=True)
+class CorpusSample:
+    """Some stored vectors, and how similarities are spread among them.
+
+    Attributes:
+        vectors: ``(s, d)``.
+        scale: Estimated with these passages standing in for queries.
+    """
+
+    vectors: FloatArray
+    scale: DenseScale
+
+
+@dataclass(frozen=True)
 class Legs:
     """The caches of the truth at one change number.
 
@@ -68,7 +78,7 @@ class Legs:
     dense: DenseIndex | None
     sparse: SparseIndex
     masks: MaskCache = field(default_factory=MaskCache, compare=False, repr=False)
-    _scale: list[DenseScale] = field(default_factory=list, compare=False, repr=False)
+    _sample: list[CorpusSample] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def empty(cls, sparse: SparseIndex, *, change: int = 0) -> Legs:
@@ -128,20 +138,20 @@ class Legs:
         alive[positions] = False
         return replace(self, alive=alive, sparse=self.sparse.remove(positions))
 
-    def dense_scale(self) -> DenseScale:
-        """How similarities to a query are spread over the corpus, from a sample that these legs determine."""
-        if self._scale:
-            return self._scale[0]
-        scale = DenseScale(0.0, 0.0)
-        if self.dense is not None:
-            sample = self.dense.scale_sample(_SCALE_ROWS, self.alive)
-            scale = estimate_scale(sample, self.dense.metric)
-        self._scale.append(scale)
-        return scale
+    def corpus_sample(self) -> CorpusSample:
+        """Stored vectors that tell how similarities are spread, the same ones for the same legs."""
+        if not self._sample:
+            vectors = np.empty((0, 0), np.float32)
+            scale = DenseScale(0.0, 0.0)
+            if self.dense is not None:
+                vectors = self.dense.scale_sample(SAMPLE, self.alive)
+                scale = estimate_scale(vectors, self.dense.metric)
+            self._sample.append(CorpusSample(vectors, scale))
+        return self._sample[0]
 
     def at(self, change: int) -> Legs:
         """The same legs, known to reflect ``change``."""
-        return replace(self, change=change, masks=MaskCache(), _scale=[])
+        return replace(self, change=change, masks=MaskCache(), _sample=[])
 
     def compacted(self) -> Legs:
         """Legs without tombstones, renumbered."""
