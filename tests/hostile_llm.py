@@ -119,7 +119,7 @@ class ScriptedLLM(CustomLLM):
     """A model in this process that says what it is told to; like any `CustomLLM`, its async methods block."""
 
     answer: Any = "myocardial infarction therapy\ncoronary care"
-    asked: list[str] = []  # noqa: RUF012 - pydantic copies the default for each instance
+    asked: list[str] = []  # pydantic copies the default for each instance
     model: str = "scripted"
 
     @classmethod
@@ -142,7 +142,7 @@ class ScriptedLLM(CustomLLM):
 class WordEmbedding(BaseEmbedding):
     """Counts hashed words: an embedding whose neighbours anyone can check by eye."""
 
-    asked: list[str] = []  # noqa: RUF012 - pydantic copies the default for each instance
+    asked: list[str] = []  # pydantic copies the default for each instance
 
     def _get_text_embedding(self, text: str) -> list[float]:
         vector = [0.0] * 4096

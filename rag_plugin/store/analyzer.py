@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import Stemmer
 
 from rag_plugin.errors import InvalidInputError
+from rag_plugin.store.analyzer_german import german_stem
 from rag_plugin.store.analyzer_stopwords import STOP_WORDS
 from rag_plugin.store.analyzer_text import fold_accents, tokens, unify_letters, words
 
@@ -27,12 +28,17 @@ ANALYSIS_VERSION: Final = 1
 _MEMORY_TOKENS: Final = 1 << 17
 
 LANGUAGES: Final = frozenset(Stemmer.algorithms())
-"""The Snowball languages, by their Snowball names."""
+"""The languages with a stemmer, by their Snowball names."""
 
-_PLAIN: Final = {
-    "simple": "lower case and accent folding only",
-    "cjk": "the same; the name says that the text is Chinese, Japanese or Korean",
-}
+# Both lower-case and fold accents only. Pairs of characters are made under every analyzer; "cjk" is the name
+# that users of Chinese, Japanese and Korean will look for.
+_PLAIN: Final = frozenset({"simple", "cjk"})
+
+# Stemmers that measure better than Snowball's for their language.
+_OWN_STEMMERS: Final = {"german": german_stem}
+
+# Languages whose stemmer knows no accents, so that "cafés" is stemmed like "cafes".
+_FOLDED_FIRST: Final = frozenset({"english", "porter"})
 
 
 class Analyzer:
@@ -49,18 +55,16 @@ class Analyzer:
     def __init__(self, name: str) -> None:
         self.name = name
         self._own: Callable[[str], Iterable[str]] | None = None
-        self._stemmer = None
+        self._stem: Callable[[str], str] | None = None
         self._stop_words: frozenset[str] = frozenset()
-        # A Snowball stemmer holds the state of the word it is at, so one thread at a time.
-        self._stemming = threading.Lock()
         self._memory: dict[str, tuple[str, ...]] = {}
         if ":" in name:
             self._own = _own_analyzer(name)
         elif name in LANGUAGES:
-            self._stemmer = Stemmer.Stemmer(name)
+            self._stem = _OWN_STEMMERS.get(name) or _snowball(name)
             self._stop_words = frozenset(self._lowered(word) for word in STOP_WORDS.get(name, ()))
         elif name not in _PLAIN:
-            known = sorted(LANGUAGES | _PLAIN.keys())
+            known = sorted(LANGUAGES | _PLAIN)
             near = difflib.get_close_matches(name, known, n=1)
             raise InvalidInputError(
                 f"Analyzer {name!r} is not known{f' (did you mean {near[0]!r}?)' if near else ''}. "
@@ -72,7 +76,7 @@ class Analyzer:
         """The analyzer of that name.
 
         Args:
-            name: A Snowball language (``"english"``, ``"german"``, …), ``"cjk"``, ``"simple"``, or the import
+            name: A language by its Snowball name (``"english"``, ``"german"``, …), ``"cjk"``, ``"simple"``, or the import
                 path of your own function from a text to its terms, ``"package.module:function"``. An analyzer
                 is returned as it is.
 
@@ -98,8 +102,8 @@ class Analyzer:
         """
         if self._own is not None:
             return self.name
-        stemmer = f"/snowball-{Stemmer.version()}" if self._stemmer is not None else ""
-        return f"{self.name}/{ANALYSIS_VERSION}{stemmer}"
+        snowball = f"/snowball-{Stemmer.version()}" if self.name in LANGUAGES - _OWN_STEMMERS.keys() else ""
+        return f"{self.name}/{ANALYSIS_VERSION}{snowball}"
 
     def terms(self, text: str) -> list[str]:
         """The terms of a text in order, repeats included."""
@@ -157,18 +161,23 @@ class Analyzer:
         return unify_letters(word.casefold())
 
     def _term(self, word: str) -> str:
-        if self._stemmer is None:
-            return fold_accents(word)
         if self.name in _FOLDED_FIRST:
             word = fold_accents(word)
-        with self._stemming:
-            stem: str = self._stemmer.stemWord(word)
-        # A stemmer needs the accents of its language, so they are folded after it.
-        return fold_accents(stem)
+        # Other stemmers need the accents of their language, so those are folded after stemming.
+        return fold_accents(word if self._stem is None else self._stem(word))
 
 
-_FOLDED_FIRST: Final = frozenset({"english", "porter"})
-"""Languages whose stemmer knows no accents, so that ``cafés`` is stemmed like ``cafes``."""
+def _snowball(language: str) -> Callable[[str], str]:
+    stemmer = Stemmer.Stemmer(language)
+    # It holds the state of the word it is at, so one thread at a time.
+    lock = threading.Lock()
+
+    def stem(word: str) -> str:
+        with lock:
+            stemmed: str = stemmer.stemWord(word)
+        return stemmed
+
+    return stem
 
 
 def _own_analyzer(path: str) -> Callable[[str], Iterable[str]]:

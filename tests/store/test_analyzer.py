@@ -150,7 +150,9 @@ def test_arabic_marks_and_tatweel_are_decoration():
 
 def test_composed_and_decomposed_letters_are_the_same():
     text = "Crème brûlée à Ångström, Việt Nam"
-    assert ENGLISH.terms(unicodedata.normalize("NFD", text)) == ENGLISH.terms(unicodedata.normalize("NFC", text))
+    assert ENGLISH.terms(unicodedata.normalize("NFD", text)) == ENGLISH.terms(
+        unicodedata.normalize("NFC", text)
+    )
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))

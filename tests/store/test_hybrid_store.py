@@ -202,7 +202,7 @@ def test_add_is_idempotent_and_says_what_changed(store):
     before = state_of(store)
     report = store.upsert(nodes(10))
     assert len(report.unchanged) == 10
-    assert not (report.added or report.updated or report.deleted)
+    assert report.added == report.updated == report.deleted == ()
     assert state_of(store) == before
     changed = node(3, seed=5)
     report = store.upsert([changed, node(10), node(10)])
