@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -170,4 +173,5 @@ def demo(store: StorePath = _DEMO_STORE) -> None:
             console.print()
             print_answer(console, answer(question, retriever, rerank, top_n=5))
     console.print(f"\ndone in {time.perf_counter() - started:.1f} s", markup=False)
-    console.print(f'Ask your own: rag-plugin search --store {plain(str(store))} "..."', markup=False)
+    command = "rag-plugin" if shutil.which("rag-plugin") else f"{os.path.relpath(sys.executable)} -m rag_plugin"
+    console.print(f'Ask your own: {command} search --store {plain(str(store))} "..."', markup=False)
