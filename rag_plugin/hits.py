@@ -84,8 +84,14 @@ class Hit(NodeWithScore):
         self, *, score: float, rerank_score: float | None, rank_before: int, degraded: str | None
     ) -> Self:
         """The same node after reranking; this hit is left as it is."""
+        before = self.explain()
+        reasons = [reason for reason in (before.degraded, degraded) if reason]
         explanation = replace(
-            self.explain(), score=score, rerank_score=rerank_score, rank_before=rank_before, degraded=degraded
+            before,
+            score=score,
+            rerank_score=rerank_score,
+            rank_before=rank_before,
+            degraded="; ".join(reasons) or None,
         )
         return self.model_copy(update={"score": score, "explanation": explanation})
 

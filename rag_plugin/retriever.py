@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -32,7 +34,8 @@ from rag_plugin.store.hybrid_search import (
     weighted_terms,
 )
 from rag_plugin.store.hybrid_store import HybridStore
-from rag_plugin.store.queries import query_vector
+from rag_plugin.store.queries import check_model, query_vector
+from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, learned
 from rag_plugin.store.view import View
 from rag_plugin.types import FloatArray, Mode
 
@@ -53,7 +56,8 @@ class HybridRetriever(BaseRetriever):
         mode: ``hybrid``, or one leg alone: ``dense``, ``sparse``.
         fusion: How the legs' scores become one: ``auto`` needs no tuning; others in
             :data:`rag_plugin.fusion.FUSIONS`.
-        weights: Of the dense and the sparse leg; only their ratio counts. None weighs them evenly.
+        weights: Of the dense and the sparse leg; only their ratio counts. None weighs them evenly, or, with
+            ``fusion="auto"``, as :func:`rag_plugin.tuning.tune` found best for the store.
         filters: What every hit's metadata must pass.
         query_transform: Rewrites queries first, such as
             :class:`~rag_plugin.query_transform.QueryExpansionTransform`; awaited in async code.
@@ -78,7 +82,7 @@ class HybridRetriever(BaseRetriever):
         *,
         embed_model: BaseEmbedding | None = None,
         similarity_top_k: int = 10,
-        candidates: int = 100,
+        candidates: int = DEFAULT_CANDIDATES,
         mode: Mode = "hybrid",
         fusion: str = "auto",
         weights: tuple[float, float] | None = None,
@@ -90,38 +94,60 @@ class HybridRetriever(BaseRetriever):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if similarity_top_k < 1 or candidates < 1:
-            raise InvalidInputError(
-                f"similarity_top_k={similarity_top_k}, candidates={candidates}; expected 1 or more of each."
-            )
+        _check_arguments(store, embed_model, filters, query_transform)
+        for name, number in (("similarity_top_k", similarity_top_k), ("candidates", candidates)):
+            if not isinstance(number, int) or number < 1:
+                raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
         if mode not in _MODES:
             raise InvalidInputError(f"mode={mode!r}; expected one of {', '.join(_MODES)}.")
         if diversity is not None and not 0.0 <= diversity <= 1.0:
             raise InvalidInputError(f"diversity={diversity}; expected 0 to 1.")
+        if min_score is not None and math.isnan(min_score):
+            raise InvalidInputError("min_score is NaN, which no score reaches; expected a number or None.")
         if weights is not None and len(weights) != 2:
             raise InvalidInputError(f"weights={weights!r}; expected two numbers, (dense, sparse).")
-        parse_weights(weights or EQUAL_WEIGHTS)
+        shares = parse_weights(EQUAL_WEIGHTS if weights is None else weights).tolist()
         self._store = store
         self._embed_model = embed_model
         self._similarity_top_k = similarity_top_k
         self._candidates = max(candidates, similarity_top_k)
         self._mode: Mode = mode
         self._fusion = parse_fusion(fusion)
-        self._weights = weights or EQUAL_WEIGHTS
+        self._weights: tuple[float, float] = (shares[0], shares[1])
         self._filters = filters
         self._query_transform = query_transform
         self._feedback = feedback
+        self._takes_tuning = mode == "hybrid" and fusion == "auto" and weights is None
         self._diversity = diversity or 0.0
         self._min_score = min_score
-        self._embedding_checked = False
 
     @property
     def store(self) -> HybridStore:
         """Where this retriever searches."""
         return self._store
 
+    @property
+    def filters(self) -> MetadataFilters | None:
+        """What every hit's metadata must pass."""
+        return self._filters
+
+    @property
+    def embedding_id(self) -> str:
+        """What the model that embeds queries is called in a store's fingerprint."""
+        return embedding_id(self._model())
+
+    @property
+    def takes_tuning(self) -> bool:
+        """Whether tuning decides how this retriever fuses: it has both legs and nothing was fixed by hand."""
+        return self._takes_tuning
+
     def with_filters(self, filters: MetadataFilters | None) -> Self:
-        """A cheap copy that also demands ``filters``; what this retriever demands already stays demanded."""
+        """A cheap copy that also demands ``filters``; what this retriever demands already stays demanded.
+
+        Raises:
+            InvalidInputError: Not LlamaIndex's ``MetadataFilters``.
+        """
+        _check_arguments(self._store, None, filters, None)
         narrowed = copy.copy(self)
         if self._filters is not None and filters is not None:
             filters = MetadataFilters(filters=[self._filters, filters], condition=FilterCondition.AND)
@@ -142,12 +168,27 @@ class HybridRetriever(BaseRetriever):
         return [self.retrieve(query) for query in queries]
 
     def explain(self, query: QueryType) -> QueryExplanation:
-        """Retrieve, and say what was searched for, how long each stage took and why each hit is there."""
-        return self._answer(QueryBundle(query) if isinstance(query, str) else query)
+        """Retrieve, and say what was searched for, how long each stage took and why each hit is there.
+
+        Raises:
+            InvalidInputError: An empty query.
+        """
+        return self._answer(_bundle(query))
+
+    async def aexplain(self, query: QueryType) -> QueryExplanation:
+        """:meth:`explain` without blocking the event loop."""
+        return await self._aanswer(_bundle(query))
+
+    def prepared(self, query: QueryType) -> tuple[ExpandedQuery, list[FloatArray]]:
+        """The query transformed, and the vectors of its texts: all that comes before the store is searched."""
+        return self._prepared(_bundle(query), _Clock())
 
     def _answer(self, query_bundle: QueryBundle) -> QueryExplanation:
-        _check_text(query_bundle)
         clock = _Clock()
+        return self._search(*self._prepared(query_bundle, clock), clock)
+
+    def _prepared(self, query_bundle: QueryBundle, clock: _Clock) -> tuple[ExpandedQuery, list[FloatArray]]:
+        _check_text(query_bundle)
         if self._query_transform is not None:
             query_bundle = self._query_transform.run(query_bundle)
             clock.lap("transform")
@@ -159,7 +200,7 @@ class HybridRetriever(BaseRetriever):
                 np.asarray(model.get_query_embedding(text), np.float32) for text in _to_embed(expanded)
             ]
             clock.lap("embed")
-        return self._search(expanded, vectors, clock)
+        return expanded, vectors
 
     async def _aanswer(self, query_bundle: QueryBundle) -> QueryExplanation:
         _check_text(query_bundle)
@@ -183,27 +224,30 @@ class HybridRetriever(BaseRetriever):
     # --- one search --------------------------------------------------------------------------------------
 
     def _needs_vectors(self) -> bool:
-        # A store of texts alone is searched by words, whatever the mode hoped for.
         return self._mode != "sparse" and self._weights[0] > 0 and self._store.holds_vectors
 
     def _model(self) -> BaseEmbedding:
         if self._embed_model is None:
             self._embed_model = resolve_embedding(None)
-        if not self._embedding_checked:
-            self._store.check_embedding(embedding_id(self._embed_model))
-            self._embedding_checked = True
         return self._embed_model
 
     def _search(self, expanded: ExpandedQuery, vectors: list[FloatArray], clock: _Clock) -> QueryExplanation:
         with self._store.view() as view:
-            query = self._query(view, expanded, vectors)
+            setting = self.setting(view)
+            view = setting.scored(view)
+            query = self.query_in(view, expanded, vectors)
             selection = view.select(self._filters)
             candidates = gather(
-                view, query, dense_k=self._candidates, sparse_k=self._candidates, mask=selection.mask
+                view, query, dense_k=setting.candidates, sparse_k=setting.candidates, mask=selection.mask
             )
             clock.lap("search")
             fused = fuse_candidates(
-                view, query, candidates, rule=self._fusion, weights=self._weights, feedback=self._feedback
+                view,
+                query,
+                candidates,
+                rule=setting.fusion,
+                weights=setting.weights,
+                feedback=setting.feedback,
             )
             best = self._chosen(view, candidates, fused)
             clock.lap("fuse")
@@ -217,23 +261,40 @@ class HybridRetriever(BaseRetriever):
         variants = tuple(f"{v.text} ({v.kind}, weight {v.weight:.2f})" for v in expanded.variants)
         return QueryExplanation(hits, Trace(expanded.query_str, variants, clock.seconds, expanded.degraded))
 
-    def _query(self, view: View, expanded: ExpandedQuery, vectors: list[FloatArray]) -> Query:
+    def setting(self, view: View) -> FusionSetting:
+        """How this retriever fuses in a view: as its arguments say, or as tuning left it in the store.
+
+        Arguments that were given win: ``fusion``, ``weights``, ``feedback=False``, another ``candidates``.
+        """
+        own = FusionSetting(self._fusion, self._weights, self._feedback, self._candidates)
+        model = None if self._embed_model is None else embedding_id(self._embed_model)
+        found = learned(view, model) if self._takes_tuning else None
+        if found is None:
+            return own
+        candidates = self._candidates
+        if candidates == DEFAULT_CANDIDATES:
+            candidates = max(found.candidates, self._similarity_top_k)
+        return replace(found, feedback=found.feedback and self._feedback, candidates=candidates)
+
+    def query_in(self, view: View, expanded: ExpandedQuery, vectors: list[FloatArray]) -> Query:
         """All variants as one query.
 
-        A leg's score is linear in its query (exactly so for cosine, dot and BM25), so searching once for the
-        weighted sum of the variants ranks as summing the weighted scores of a search for each would.
+        A leg's score is linear in its query for cosine (of unit vectors), dot and BM25, so searching once for
+        the weighted sum of the variants ranks as summing the weighted scores of a search for each would. For
+        L2 and L1 the sum is the variants' centroid: what is near it is near to all of them.
         """
         vector = terms = None
-        if self._mode != "sparse" and (vectors or expanded.embedding is not None):
-            dense_variants = expanded.for_leg("dense")
+        if self._mode != "sparse" and self._weights[0] > 0 and view.legs.dense is not None:
+            if vectors and self._embed_model is not None:
+                check_model(view.connection, embedding_id(self._embed_model))
             if expanded.embedding is not None:
                 vectors = [np.asarray(expanded.embedding, np.float32), *vectors]
-            checked = [query_vector(view, found) for found in vectors]
-            mixed = np.zeros(checked[0].shape, np.float64)
-            for variant, found in zip(dense_variants, checked, strict=True):
-                mixed += variant.weight * found
-            vector = mixed.astype(np.float32)
-        if self._mode != "dense" and self._weights[1] > 0:
+            if vectors:
+                checked = [query_vector(view, found) for found in vectors]
+                shares = [variant.weight for variant in expanded.for_leg("dense")]
+                vector = view.legs.dense.mixture(checked, shares)
+        # A store of texts alone is searched by words, whatever the mode hoped for.
+        if vector is None or (self._mode != "dense" and self._weights[1] > 0):
             terms = weighted_terms(view, [(v.text, v.weight) for v in expanded.for_leg("sparse")])
         return Query(vector, terms)
 
@@ -249,6 +310,23 @@ class HybridRetriever(BaseRetriever):
             vectors = view.legs.dense.matrix(candidates.positions[best])
             best = best[diverse_order(score[best], vectors, self._diversity, self._similarity_top_k)]
         return best[: self._similarity_top_k]
+
+
+def _check_arguments(store: Any, embed_model: Any, filters: Any, query_transform: Any) -> None:
+    for name, value, kind in (
+        ("store", store, HybridStore),
+        ("embed_model", embed_model, BaseEmbedding),
+        ("filters", filters, MetadataFilters),
+        ("query_transform", query_transform, BaseQueryTransform),
+    ):
+        if not isinstance(value, kind) and (value is not None or name == "store"):
+            raise InvalidInputError(f"{name}={value!r}; expected a {kind.__name__}.")
+
+
+def _bundle(query: Any) -> QueryBundle:
+    if not isinstance(query, str | QueryBundle):
+        raise InvalidInputError(f"The query is {query!r}; expected a text or a QueryBundle.")
+    return QueryBundle(query) if isinstance(query, str) else query
 
 
 def _to_embed(expanded: ExpandedQuery) -> list[str]:

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from rag_plugin.cli.embeddings import check_embeddings
+
 app = typer.Typer(
     help="Index your documents and search them by meaning and by words.",
     no_args_is_help=True,
@@ -173,5 +175,10 @@ def demo(store: StorePath = _DEMO_STORE) -> None:
             console.print()
             print_answer(console, answer(question, retriever, rerank, top_n=5))
     console.print(f"\ndone in {time.perf_counter() - started:.1f} s", markup=False)
-    command = "rag-plugin" if shutil.which("rag-plugin") else f"{os.path.relpath(sys.executable)} -m rag_plugin"
+    command = (
+        "rag-plugin" if shutil.which("rag-plugin") else f"{os.path.relpath(sys.executable)} -m rag_plugin"
+    )
     console.print(f'Ask your own: {command} search --store {plain(str(store))} "..."', markup=False)
+
+
+app.command("check-embeddings")(check_embeddings)

@@ -66,6 +66,9 @@ class NodeStore(Protocol):
     def ref_doc_ids(self) -> set[str]:
         """Ids of all stored documents."""
 
+    def check_embedding(self, model_id: str) -> str | None:
+        """Refuse a model that is not the store's."""
+
     def bind_embedding(self, model_id: str) -> None:
         """Refuse any other embedding model from now on."""
 
@@ -117,7 +120,7 @@ class IngestionRun:
                 return self.take(documents)
         started = time.perf_counter()
         self._total = len(documents) if isinstance(documents, Sized) else None
-        self._store.bind_embedding(embedding_id(self._embed_model))
+        self._store.check_embedding(embedding_id(self._embed_model))
         self._known = self._store.ref_doc_ids()
         for batch in self._batches(documents):
             self._find_missing(batch)
@@ -179,6 +182,8 @@ class IngestionRun:
             report = self._store.replace(
                 [node for chunked in batch for node in chunked.nodes], [chunked.doc_id for chunked in batch]
             )
+            # Only now: a model whose vectors the store refused must not lay claim to it.
+            self._store.bind_embedding(embedding_id(self._embed_model))
         except (EmbeddingMismatchError, ModelNotFoundError, MissingExtraError, StoreError):
             raise  # not one document's fault: the next one would meet it too
         except Exception as error:  # noqa: BLE001 - so are embedding models

@@ -76,9 +76,9 @@ class Analyzer:
         """The analyzer of that name.
 
         Args:
-            name: A language by its Snowball name (``"english"``, ``"german"``, …), ``"cjk"``, ``"simple"``, or the import
-                path of your own function from a text to its terms, ``"package.module:function"``. An analyzer
-                is returned as it is.
+            name: A language by its Snowball name (``"english"``, ``"german"``, …), ``"cjk"``, ``"simple"``, or the
+                import path of your own function from a text to its terms, ``"package.module:function"``. An
+                analyzer is returned as it is.
 
         Raises:
             InvalidInputError: No such language, or the import path leads to nothing that can be called.

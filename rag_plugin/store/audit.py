@@ -11,6 +11,7 @@ import numpy as np
 
 from rag_plugin.errors import StoreCorruptedError
 from rag_plugin.store import metadata_index
+from rag_plugin.store.change_log import live_count
 from rag_plugin.store.records import metadata_from_payload, node_from_payload
 from rag_plugin.store.rows import batches
 from rag_plugin.store.sparse_index import SparseIndex
@@ -56,8 +57,8 @@ def check_engine(engine: Engine, *, deep: bool) -> CheckReport:
             problems += _counts(view, checked)
             if deep:
                 problems += _records(view.connection, checked)
-                problems += _metadata(view.connection)
-                if not problems:
+                if not problems:  # both read what the records say, so those must be sound
+                    problems += _metadata(view.connection)
                     problems += _legs(view, checked)
     except StoreCorruptedError as error:
         problems.append(str(error))
@@ -73,7 +74,7 @@ def _pages(connection: sqlite3.Connection, *, deep: bool) -> Iterator[str]:
 
 def _counts(view: View, checked: dict[str, int]) -> Iterator[str]:
     connection = view.connection
-    (recorded,) = connection.execute("SELECT live FROM state").fetchone()
+    recorded = live_count(connection)
     (nodes,) = connection.execute("SELECT count(*) FROM nodes").fetchone()
     (vectors,) = connection.execute("SELECT count(*) FROM vectors").fetchone()
     (strays,) = connection.execute(

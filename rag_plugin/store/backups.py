@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rag_plugin.errors import StoreFormatError, StorePathError, StoreWriteError
+from rag_plugin.errors import StoreCorruptedError, StoreFormatError, StorePathError, StoreWriteError
+from rag_plugin.store import change_log
 from rag_plugin.store.database import FILE_NAME, Database
 
 
@@ -21,22 +22,26 @@ def write(database: Database, path: Path) -> Path:
     Raises:
         StoreWriteError: The disk refused.
     """
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         target = sqlite3.connect(temporary)
         try:
+            # Nobody trusts this file before it is flushed and renamed, so it needs no journal of its own.
+            target.execute("PRAGMA journal_mode=OFF")
+            target.execute("PRAGMA synchronous=OFF")
             database.copy_into(target)
             # One file, without a WAL of its own beside it.
             target.execute("PRAGMA journal_mode=DELETE")
         finally:
             target.close()
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.replace(path)
-        _flush_folder(path.parent)
+        _flush(path.parent)
     except (OSError, sqlite3.Error) as error:
-        temporary.unlink(missing_ok=True)
         raise StoreWriteError(f"The backup {path} could not be written: {error}.") from error
+    finally:
+        _discard(temporary)
     return path
 
 
@@ -44,20 +49,28 @@ def restore(backup: Path, folder: Path) -> None:
     """Make ``folder`` a store with the contents of the file ``backup``.
 
     Raises:
-        StorePathError: No such file, or ``folder`` holds a store already.
+        StorePathError: No such file, or ``folder`` holds a store, or what is left of one, already.
         StoreFormatError: The file is no backup of a store.
+        StoreWriteError: The disk refused; no store was made.
     """
-    if is_store(folder):
-        raise StorePathError(f"{folder} holds a store already. Restore into a new folder.")
+    # A WAL without its database would be taken for the restored one's, and so would old snapshots.
+    remains = sorted(path.name for path in folder.glob(f"{FILE_NAME}*")) if folder.is_dir() else []
+    if remains:
+        raise StorePathError(f"{folder} holds a store already ({remains[0]}). Restore into a new folder.")
     with opened(backup):
         pass  # refuses what is no backup before anything is made
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE_NAME}.tmp"
-    shutil.copyfile(backup, temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(folder / FILE_NAME)
-    _flush_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(backup, temporary)
+        _flush(temporary)
+        temporary.replace(folder / FILE_NAME)
+        _flush(folder)
+        _flush(folder.parent)  # ``folder`` itself may be new
+    except OSError as error:
+        raise StoreWriteError(f"{backup} could not be restored into {folder}: {error}.") from error
+    finally:
+        _discard(temporary)
 
 
 @contextmanager
@@ -73,8 +86,8 @@ def opened(backup: Path) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(f"{backup.absolute().as_uri()}?mode=ro", uri=True)
     try:
         try:
-            connection.execute("SELECT change FROM state").fetchone()
-        except sqlite3.DatabaseError as error:
+            change_log.read_state(connection)
+        except (sqlite3.DatabaseError, StoreCorruptedError) as error:
             raise StoreFormatError(f"{backup} is not a backup of a store ({error}).") from error
         yield connection
     finally:
@@ -93,9 +106,36 @@ def folder_bytes(folder: Path | None) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Bring a file's contents, or a folder's list of files, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _discard(temporary: Path) -> None:
+    """Remove a temporary file and what SQLite may have put beside it."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of their backups to ``path``; one that is at work is let be."""
+    if os.name != "posix" or not path.parent.is_dir():
+        return  # elsewhere there is no harmless way to ask whether a process runs
+    for temporary in path.parent.iterdir():
+        process = temporary.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        if temporary.name == f".{path.name}.{process}.tmp" and process.isdigit() and not _runs(int(process)):
+            _discard(temporary)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, and belongs to somebody else
+        return True
+    return True

@@ -8,25 +8,30 @@ open read keeps the WAL from being folded back into the database.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from rag_plugin.errors import (
     StoreClosedError,
     StoreCorruptedError,
+    StoreError,
     StoreFormatError,
     StoreLockedError,
     StorePathError,
     StoreReadOnlyError,
     StoreWriteError,
 )
-from rag_plugin.store import metadata_index
+from rag_plugin.store import change_log, metadata_index
+from rag_plugin.store.acknowledged import Acknowledged
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "store.db"
 FORMAT_VERSION = 1
@@ -38,15 +43,8 @@ _PAGE_BYTES = 16_384
 _WAL_LIMIT_BYTES = 64 << 20
 
 _SCHEMA = """
-CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE state (
-    id INTEGER PRIMARY KEY CHECK (id = 0),
-    change INTEGER NOT NULL,   -- number of the newest transaction
-    log_from INTEGER NOT NULL, -- the log reaches back to the state after this change
-    live INTEGER NOT NULL      -- rows in nodes, for check() to compare
-);
 CREATE TABLE nodes (
-    row INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused, so a stale cache can miss a row, never mistake it
+    row INTEGER PRIMARY KEY,
     node_id TEXT NOT NULL UNIQUE,
     ref_doc_id TEXT,
     payload BLOB NOT NULL,
@@ -56,10 +54,6 @@ CREATE TABLE nodes (
 CREATE INDEX nodes_by_document ON nodes (ref_doc_id) WHERE ref_doc_id IS NOT NULL;
 -- Apart from the nodes, because a 1 KB node and its 1.5 KB vector side by side waste much of a page.
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL, digest BLOB NOT NULL);
-CREATE TABLE changes (
-    change INTEGER NOT NULL, first_row INTEGER NOT NULL, last_row INTEGER NOT NULL, operation TEXT NOT NULL,
-    PRIMARY KEY (change, first_row)
-) WITHOUT ROWID;
 """
 
 
@@ -88,13 +82,27 @@ class Database:
         # One connection serves everything in memory, so reads and writes take turns there.
         self.write_lock = threading.RLock()
         self._writer: sqlite3.Connection | None = None
+        self._witness = None if folder is None else Acknowledged(folder)
+        # Read before the database: beside a writer it would otherwise be ahead of what was seen there.
+        acknowledged = 0 if self._witness is None else self._witness.read()
         with self.errors_named():
             if not read_only:
+                self._require_contents(acknowledged)
                 self._writer = self._connect()
                 self._prepare(self._writer)
-            else:
-                with self.snapshot() as connection:
-                    self._check_format(connection)
+            with self.snapshot() as connection:
+                self._check_format(connection)
+                found = change_log.read_state(connection).writes
+        if self._witness is not None:
+            self._witness.demand(acknowledged, found)
+            if not read_only:
+                self._witness.note(found)
+
+    def _require_contents(self, acknowledged: int) -> None:
+        """Refuse to begin a new database where an older one went missing."""
+        file = self.file
+        if self._witness is not None and file is not None and not (file.exists() and file.stat().st_size):
+            self._witness.demand(acknowledged, 0)
 
     @property
     def file(self) -> Path | None:
@@ -135,17 +143,13 @@ class Database:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT_BYTES}")
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            # executescript would commit the transaction it finds, so the statements go in one by one.
             connection.execute("BEGIN IMMEDIATE")
-            for statement in (_SCHEMA + metadata_index.SCHEMA).split(";"):
-                if statement.strip():
-                    connection.execute(statement)
-            connection.execute("INSERT INTO state VALUES (0, 0, 0, 0)")
-            connection.execute("INSERT INTO settings VALUES ('store_id', ?)", [json.dumps(uuid.uuid4().hex)])
+            _create_tables(connection)
+            change_log.create_state(connection)
+            change_log.write_setting(connection, "store_id", uuid.uuid4().hex)
             connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
             connection.execute("COMMIT")
-        self._check_format(connection)
 
     def _check_format(self, connection: sqlite3.Connection) -> None:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -156,6 +160,12 @@ class Database:
             raise StoreFormatError(
                 f"{self.file} has store format {version}; this version reads up to {FORMAT_VERSION}. "
                 "Upgrade rag-plugin."
+            )
+        # A flipped bit in a definition can turn one table or index into another without any complaint.
+        if version != FORMAT_VERSION or _definitions(connection) != _sound_definitions():
+            raise StoreCorruptedError(
+                f"{self.file}: its table definitions are not those of store format {FORMAT_VERSION}. Restore a "
+                "backup."
             )
 
     def check_usable(self) -> None:
@@ -220,6 +230,8 @@ class Database:
             try:
                 yield self._writer
                 self._writer.execute("COMMIT")
+                if self._witness is not None:
+                    self._witness.note(change_log.read_state(self._writer).writes)
             except BaseException:
                 # A failed statement may have ended the transaction already.
                 if self._writer.in_transaction:
@@ -235,27 +247,47 @@ class Database:
             StoreWriteError: No space, no permission, or an I/O error.
             StoreCorruptedError: The file is damaged.
         """
-        where = self.file or "the store in memory"
         try:
             yield
         except sqlite3.DatabaseError as error:
-            message = str(error)
-            if "locked" in message or "busy" in message:
-                raise StoreLockedError(
+            named = self._named(error)
+            if named is None:
+                raise
+            raise named from error
+
+    def _named(self, error: sqlite3.DatabaseError) -> StoreError | None:
+        where = self.file or "the store in memory"
+        # Extended codes keep the kind of error in their low byte; Python's own errors have no code.
+        match getattr(error, "sqlite_errorcode", -1) & 0xFF:
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return StoreLockedError(
                     f"{where}: another process holds a transaction longer than {self._timeout_s} s."
-                ) from error
-            if "unable to open" in message:
-                raise StorePathError(f"{where} cannot be opened: {message}.") from error
-            if any(word in message for word in ("full", "disk I/O", "readonly", "read-only", "permission")):
-                raise StoreWriteError(f"{where}: {message}. The store is as it was before.") from error
-            if any(
-                word in message
-                for word in ("malformed", "not a database", "corrupt", "no such", "decode to UTF-8")
+                )
+            case sqlite3.SQLITE_CANTOPEN:
+                return StorePathError(f"{where} cannot be opened: {error}.")
+            case (
+                sqlite3.SQLITE_FULL
+                | sqlite3.SQLITE_IOERR
+                | sqlite3.SQLITE_READONLY
+                | sqlite3.SQLITE_PERM
+                | sqlite3.SQLITE_TOOBIG
             ):
-                raise StoreCorruptedError(
-                    f"{where}: {message}. Restore a backup, or run check(deep=True) to see what is left."
-                ) from error
-            raise
+                return StoreWriteError(f"{where}: {error}. The store is as it was before.")
+            case (
+                sqlite3.SQLITE_CORRUPT
+                | sqlite3.SQLITE_NOTADB
+                # Every write is planned from what is stored, so only damage can break a constraint.
+                | sqlite3.SQLITE_CONSTRAINT
+                | sqlite3.SQLITE_MISMATCH
+            ):
+                damaged = True
+            case _:
+                damaged = any(sign in str(error) for sign in ("malformed", "no such", "decode to UTF-8"))
+        if not damaged:
+            return None
+        return StoreCorruptedError(
+            f"{where}: {error}. Restore a backup, or run check(deep=True) to see what is left."
+        )
 
     def close(self) -> None:
         """Close every connection. In a forked child nothing is touched: the connections are the parent's."""
@@ -270,6 +302,8 @@ class Database:
             with suppress(sqlite3.Error):  # folding the WAL back is a courtesy; the data is safe without
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._writer.close()
+        if self._witness is not None:
+            self._witness.close()
 
     @property
     def closed(self) -> bool:
@@ -295,8 +329,12 @@ class Database:
             return
         wal = file.with_name(FILE_NAME + "-wal")
         if wal.exists() and wal.stat().st_size > _WAL_LIMIT_BYTES:
-            with self.write_lock, self.errors_named():
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            try:
+                with self.write_lock, self.errors_named():
+                    self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except StoreError as error:
+                # What is in the WAL is as durable as in the database; it is only longer than wished.
+                logger.warning("The WAL could not be folded back: %s", error)
 
     def copy_into(self, target: sqlite3.Connection) -> None:
         """Copy the whole database, as of one moment, into ``target`` (SQLite's online backup)."""
@@ -311,3 +349,23 @@ class Database:
         with self.write_lock, self.errors_named():
             source.backup(self._writer)
             self._check_format(self._writer)
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    # executescript would commit the transaction it finds, so the statements go in one by one.
+    for statement in (_SCHEMA + change_log.SCHEMA + metadata_index.SCHEMA).split(";"):
+        if statement.strip():
+            connection.execute(statement)
+
+
+def _definitions(connection: sqlite3.Connection) -> list[tuple[str, str, str, str | None]]:
+    return connection.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+    ).fetchall()
+
+
+@cache
+def _sound_definitions() -> list[tuple[str, str, str, str | None]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        _create_tables(connection)
+        return _definitions(connection)

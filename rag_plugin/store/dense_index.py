@@ -8,6 +8,7 @@ those rows by one routine, so equal vectors score equally wherever they lie, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -111,6 +112,13 @@ class DenseIndex:
         exact = query.astype(np.float64)
         norm = float(np.sqrt(exact @ exact))
         return exact / norm if self.metric == "cosine" and norm > 0.0 else exact
+
+    def mixture(self, queries: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:
+        """One query for several, ``(d,)``: their weighted sum, each of length 1 first where only direction counts."""
+        mixed = np.zeros(self.dimension)
+        for query, weight in zip(queries, weights, strict=True):
+            mixed += weight * self._query_form(query)
+        return mixed.astype(np.float32)
 
     def similarities(self, query: FloatArray, positions: IntArray) -> DoubleArray:
         """Exact similarities of the rows at ``positions`` to ``query``, ``(m,)``, higher is better.

@@ -13,12 +13,12 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any, cast
 
 import numpy as np
 
-from rag_plugin.errors import EmbeddingMismatchError, StoreError
+from rag_plugin.errors import EmbeddingMismatchError, StoreCorruptedError, StoreError
 from rag_plugin.store import backups, change_log, snapshots
 from rag_plugin.store import rows as stored_rows
 from rag_plugin.store.analyzer import Analyzer
@@ -76,9 +76,11 @@ class Engine:
         self.folder = folder
         self._lock = WriterLock(folder, timeout_s) if folder is not None and not read_only else None
         self._process = os.getpid()
-        self._write_lock = Lock()  # writers take turns, and so does who replays the log
+        self._write_lock = RLock()  # writers take turns, and so does who replays the log
         self._snapshot_change = -1
         self._rows_since_snapshot = 0
+        if folder is not None and not read_only:
+            snapshots.remove_leftovers(folder)
         try:
             self.database = Database(folder, read_only=read_only, timeout_s=timeout_s)
             with self.database.snapshot() as connection:
@@ -133,14 +135,16 @@ class Engine:
     def _catch_up(self) -> None:
         with self._write_lock, self.database.snapshot() as connection:
             change = change_log.current_change(connection)
-            if self._legs.change >= change:
+            if self._legs.change == change:
                 return
-            log = change_log.log_since(connection, self._legs.change)
+            # Ahead of the database is who sees an older copy of it put back; only the copy knows its history.
+            behind = self._legs.change < change
+            log = change_log.log_since(connection, self._legs.change) if behind else None
             if log is None:
                 logger.info("The log no longer reaches back to change %d.", self._legs.change)
                 self._legs = self._load_or_rebuild(connection, change)
             else:
-                self._legs = self._replayed(connection, self._legs, log, change)
+                self._legs = self._counted(connection, self._replayed(connection, self._legs, log, change))
 
     def _open_legs(self) -> None:
         with self.database.snapshot() as connection:
@@ -151,20 +155,34 @@ class Engine:
         legs = None
         if self.folder is not None and change > 0:
             legs = snapshots.load_newest(
-                self.folder, self._configuration, analyzer=self.analyzer, bm25=self.bm25, newest_change=change
+                self.folder,
+                self._configuration,
+                analyzer=self.analyzer,
+                bm25=self.bm25,
+                token_of=lambda number: change_log.token_of(connection, number),
             )
         if legs is not None:
             log = change_log.log_since(connection, legs.change)
             if log is not None:
                 self._snapshot_change = legs.change
                 self._rows_since_snapshot = sum(entry.last_row - entry.first_row + 1 for entry in log)
-                return self._replayed(connection, legs, log, change)
+                return self._counted(connection, self._replayed(connection, legs, log, change))
             logger.warning("The log no longer reaches back to the snapshot at change %d.", legs.change)
         if change_log.live_count(connection):
             logger.info("Building the legs of %s from the database.", self.folder or "the store in memory")
         self._rows_since_snapshot = change_log.live_count(connection)
         empty = Legs.empty(SparseIndex.empty(self.analyzer, self.bm25))
-        return self._with_stored_rows(connection, empty, 0, None).at(change)
+        return self._counted(connection, self._with_stored_rows(connection, empty, 0, None).at(change))
+
+    def _counted(self, connection: sqlite3.Connection, legs: Legs) -> Legs:
+        """``legs``, if they hold as many nodes as were written: a damaged page can hide rows from a scan."""
+        expected = change_log.live_count(connection)
+        if legs.live_count != expected:
+            raise StoreCorruptedError(
+                f"{self.database.file}: {expected} nodes were written and {legs.live_count} are found: rows went "
+                "missing. Restore a backup."
+            )
+        return legs
 
     def _replayed(
         self, connection: sqlite3.Connection, legs: Legs, log: Sequence[change_log.Change], change: int
@@ -192,13 +210,18 @@ class Engine:
 
     # --- writing -----------------------------------------------------------------------------------------
 
+    @contextmanager
+    def sole_writer(self) -> Iterator[None]:
+        """Keep other threads from writing between a read and the write that depends on it."""
+        with self._write_lock:
+            yield
+
     def write(
         self,
         records: Sequence[NodeRecord] = (),
         *,
         drop_documents: Collection[str] = (),
         drop_nodes: Collection[str] = (),
-        reindex: Collection[str] = (),
     ) -> WriteReport:
         """One transaction: upsert ``records``, drop what is named, publish the legs.
 
@@ -206,7 +229,6 @@ class Engine:
             records: Nodes to hold afterwards; of several with one id the last counts.
             drop_documents: Documents whose nodes leave, unless they are among ``records``.
             drop_nodes: Ids that leave.
-            reindex: Ids whose embedded text changed though their vector and its hash stay.
 
         Raises:
             InvalidInputError: A vector is missing, or there is one where the store holds none.
@@ -219,7 +241,7 @@ class Engine:
         self._catch_up()
         with self._write_lock:
             with self.database.transaction() as connection:
-                plan = stored_rows.plan_write(connection, latest, drop_documents, drop_nodes, reindex)
+                plan = stored_rows.plan_write(connection, latest, drop_documents, drop_nodes)
                 if plan.is_empty:
                     return plan.report(repeated)
                 dimension = self._agreed_dimension(connection, plan.added)
@@ -315,9 +337,13 @@ class Engine:
         legs = self._legs
         if legs.dead_share > _COMPACT_SHARE:
             legs = legs.compacted()
-        path = snapshots.save(self.folder, legs, self._configuration)
+        with self.database.snapshot() as connection:
+            token = change_log.token_of(connection, legs.change)
+        if token is None:
+            raise StoreCorruptedError(f"{self.database.file}: change {legs.change} is missing from the log.")
+        path = snapshots.save(self.folder, legs, self._configuration, token)
         # From now on the vectors come from the file by memory map, and their copy in memory is let go.
-        self._legs = snapshots.load(path, self._configuration, analyzer=self.analyzer, bm25=self.bm25)
+        self._legs = snapshots.load(path, self._configuration, token, analyzer=self.analyzer, bm25=self.bm25)
         previous, self._snapshot_change = self._snapshot_change, legs.change
         self._rows_since_snapshot = 0
         with self.database.transaction() as connection:

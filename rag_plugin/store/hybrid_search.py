@@ -167,15 +167,22 @@ def _auto(
         moved = auto.rocchio(vector, vectors[best], believed, metric)
         read = sparse.passage_weights(positions[best])
         term_ids, term_weights = auto.expansion_terms(
-            read.starts, read.term_ids.astype(np.int64), read.values, believed, float(terms.counts.sum())
+            read.starts, read.term_ids.astype(np.int64), read.values, believed, _held_mass(view, terms)
         )
         expansion_terms = QueryTerms(
             tuple(sparse.term_names(term_ids)), term_ids, term_weights, terms.lexicon
         )
         expansion = sparse.lexical_scores(expansion_terms, positions)
         result = auto.auto_with_feedback(first, auto.similarities(moved, vectors, metric), expansion, scale)
-    parts = (share[0] * result.dense, share[1] * result.sparse, result.feedback)
+    # Feedback speaks for both legs, so it fades with the one that is wanted less.
+    parts = (share[0] * result.dense, share[1] * result.sparse, min(share) * result.feedback)
     return Fused(parts[0] + parts[1] + parts[2], *parts)
+
+
+def _held_mass(view: View, terms: QueryTerms) -> float:
+    """How many of the query's words some live passage holds: one that only deleted passages held is unknown."""
+    own = view.legs.sparse.document_frequency(terms.term_ids) > 0
+    return float(terms.counts[own].sum())
 
 
 def weighted_terms(view: View, texts: Sequence[tuple[str, float]]) -> QueryTerms:

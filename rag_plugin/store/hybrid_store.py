@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +16,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, StoreError
+from rag_plugin.errors import InvalidInputError, StoreError
 from rag_plugin.store import backups
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.async_twins import AsyncTwins
@@ -25,8 +25,9 @@ from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.change_log import live_count
 from rag_plugin.store.dense_index import dense_kind
 from rag_plugin.store.engine import Engine
-from rag_plugin.store.queries import run_query
-from rag_plugin.store.records import record_of
+from rag_plugin.store.ids import checked_ids
+from rag_plugin.store.queries import check_model, run_query
+from rag_plugin.store.records import records_of
 from rag_plugin.store.rows import full_nodes, text_hashes, with_metadata
 from rag_plugin.store.statistics import stats_of
 from rag_plugin.store.view import View
@@ -94,7 +95,9 @@ class HybridStore(AsyncTwins):
             raise InvalidInputError(
                 "A store in memory cannot be read_only: nobody else could have filled it."
             )
-        folder = None if path is None else Path(path)
+        if path is not None and not str(path).strip():
+            raise InvalidInputError("The store's path is empty; name a folder, or leave it out for memory.")
+        folder = None if path is None else Path(path).expanduser()
         super().__init__(path=folder, read_only=read_only)  # type: ignore[call-arg]
         self._arguments = {
             "metric": metric,
@@ -145,6 +148,8 @@ class HybridStore(AsyncTwins):
 
     def __repr__(self) -> str:
         where = "memory" if self.path is None else repr(str(self.path))
+        if self._engine.database.closed:  # a debugger must be able to show it all the same
+            return f"HybridStore({where}, closed)"
         return f"HybridStore({where}, {self.count} nodes, dimension={self.dimension}, metric={self.metric!r})"
 
     def __str__(self) -> str:
@@ -168,24 +173,33 @@ class HybridStore(AsyncTwins):
             StoreReadOnlyError: Opened read-only.
             StoreWriteError: The disk refused; nothing was changed.
         """
-        self.upsert(nodes)
-        return [node.node_id for node in nodes]
+        records = records_of(nodes)
+        self._engine.write(records)
+        return [record.node_id for record in records]
 
-    def upsert(self, nodes: Sequence[BaseNode]) -> WriteReport:
-        """:meth:`add`, with a report of what changed."""
-        return self._engine.write([record_of(node) for node in nodes])
+    def upsert(self, nodes: Iterable[BaseNode]) -> WriteReport:
+        """:meth:`add`, with a report of what changed; raises what it raises."""
+        return self._engine.write(records_of(nodes))
 
-    def replace(self, nodes: Sequence[BaseNode], ref_doc_ids: Collection[str]) -> WriteReport:
+    def replace(self, nodes: Iterable[BaseNode], ref_doc_ids: Collection[str]) -> WriteReport:
         """Swap documents in one transaction: ``nodes`` in, every other node of ``ref_doc_ids`` out.
 
         Raises:
-            InvalidInputError: A node that cannot be stored; nothing was changed.
+            InvalidInputError: A node that cannot be stored, or ids that are none; nothing was changed.
+            EmbeddingMismatchError: Vectors of another dimension than the store's.
+            StoreReadOnlyError: Opened read-only.
+            StoreWriteError: The disk refused; nothing was changed.
         """
-        return self._engine.write([record_of(node) for node in nodes], drop_documents=ref_doc_ids)
+        return self._engine.write(records_of(nodes), drop_documents=checked_ids("ref_doc_ids", ref_doc_ids))
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Remove every node of a document; an unknown one is no error."""
-        self._engine.write(drop_documents=[ref_doc_id])
+        """Remove every node of a document; an unknown one is no error.
+
+        Raises:
+            InvalidInputError: Not a text.
+            StoreReadOnlyError: Opened read-only.
+        """
+        self._engine.write(drop_documents=checked_ids("ref_doc_id", [ref_doc_id]))
 
     def delete_nodes(
         self,
@@ -196,13 +210,16 @@ class HybridStore(AsyncTwins):
         """Remove the nodes that are among ``node_ids`` and pass ``filters`` (each given narrows).
 
         Raises:
-            InvalidInputError: Neither is given; use :meth:`clear` to remove everything.
+            InvalidInputError: Neither is given (:meth:`clear` removes everything), or ids that are none.
+            FilterError: A filter makes no sense.
+            StoreReadOnlyError: Opened read-only.
         """
         if node_ids is None and filters is None:
             raise InvalidInputError("delete_nodes() needs node_ids or filters; clear() removes every node.")
-        if filters is not None:
-            node_ids = [node.node_id for node in self.get_nodes(node_ids, filters)]
-        self._engine.write(drop_nodes=node_ids or [])
+        with self._engine.sole_writer():
+            if filters is not None:
+                node_ids = [node.node_id for node in self.get_nodes(node_ids, filters)]
+            self._engine.write(drop_nodes=checked_ids("node_ids", node_ids or []))
 
     def clear(self) -> None:
         """Remove every node; the next one may have another dimension."""
@@ -218,9 +235,10 @@ class HybridStore(AsyncTwins):
         Raises:
             InvalidInputError: An unknown node id, or a value JSON cannot carry; nothing was changed.
         """
-        with self._engine.view() as view:
-            records, reindex = with_metadata(view, node_ids, changes)
-        return self._engine.write(records, reindex=reindex)
+        with self._engine.sole_writer():
+            with self._engine.view() as view:
+                records = with_metadata(view, checked_ids("node_ids", node_ids), changes)
+            return self._engine.write(records)
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -264,7 +282,7 @@ class HybridStore(AsyncTwins):
     def text_hashes(self, node_ids: Sequence[str]) -> dict[str, bytes]:
         """Hash of the text each stored node's vector was made from; unknown ids are left out."""
         with self._engine.view() as view:
-            return text_hashes(view.connection, node_ids)
+            return text_hashes(view.connection, checked_ids("node_ids", node_ids))
 
     def bind_embedding(self, model_id: str) -> None:
         """Tie the store to one embedding model; another one is refused from then on.
@@ -284,13 +302,8 @@ class HybridStore(AsyncTwins):
         Raises:
             EmbeddingMismatchError: It is tied to another one.
         """
-        stored: str | None = self._engine.settings().get("embedding")
-        if stored is not None and stored != model_id:
-            raise EmbeddingMismatchError(
-                f"The store's vectors were made by {stored!r}; this is {model_id!r}. Use the same model, or "
-                "build a new store."
-            )
-        return stored
+        with self._engine.view() as view:
+            return check_model(view.connection, model_id)
 
     # --- care --------------------------------------------------------------------------------------------
 

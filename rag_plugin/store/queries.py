@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import numpy as np
 from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
@@ -10,6 +12,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, UnsupportedQueryError
+from rag_plugin.store.change_log import read_settings
 from rag_plugin.store.hybrid_search import Query, best_first, fuse_candidates, gather
 from rag_plugin.store.records import validated_vector
 from rag_plugin.store.view import Selection, View
@@ -33,8 +36,10 @@ def run_query(
         EmbeddingMismatchError: The query vector has another dimension than the store's.
         FilterError: A filter makes no sense.
     """
-    if query.similarity_top_k < 1:
-        raise InvalidInputError(f"similarity_top_k={query.similarity_top_k}; expected 1 or more.")
+    for name, optional in (("similarity_top_k", False), ("sparse_top_k", True), ("hybrid_top_k", True)):
+        number = getattr(query, name)
+        if not (optional and number is None) and (not isinstance(number, int) or number < 1):
+            raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
     # VectorStoreIndex.from_vector_store() knows no node ids and hands over an empty list, meaning all.
     selection = view.select(query.filters, query.node_ids or None, query.doc_ids)
     match query.mode:
@@ -58,6 +63,24 @@ def run_query(
     return VectorStoreQueryResult(
         nodes=nodes, similarities=scores.tolist(), ids=[node.node_id for node in nodes]
     )
+
+
+def check_model(connection: sqlite3.Connection, model_id: str) -> str | None:
+    """Refuse ``model_id`` if the store is tied to another embedding model.
+
+    Returns:
+        The model the store is tied to, None if it is tied to none.
+
+    Raises:
+        EmbeddingMismatchError: It is tied to another one.
+    """
+    stored: str | None = read_settings(connection).get("embedding")
+    if stored is not None and stored != model_id:
+        raise EmbeddingMismatchError(
+            f"The store's vectors were made by {stored!r}; this is {model_id!r}. Use the same model, or build "
+            "a new store."
+        )
+    return stored
 
 
 def query_vector(view: View, values: object) -> FloatArray:

@@ -8,6 +8,7 @@ A record knows nothing of SQLite. The *embedded text* is what LlamaIndex hands t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -25,6 +26,7 @@ from llama_index.core.schema import (
 )
 
 from rag_plugin.errors import InvalidInputError, StoreCorruptedError
+from rag_plugin.store.ids import checked_id
 from rag_plugin.types import FloatArray
 
 DIGEST_BYTES = 16
@@ -61,7 +63,7 @@ class NodeRecord:
     vector: FloatArray | None
 
 
-def _digest(*parts: bytes) -> bytes:
+def digest_of(*parts: bytes) -> bytes:
     """BLAKE2b over length-prefixed parts, so that no two splits of the same bytes collide."""
     digest = blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
@@ -87,17 +89,37 @@ def embedded_text_hash(node: BaseNode) -> bytes:
         parts.append(_encode(f"{node.image}\0{node.image_path}\0{node.image_url}"))
     elif isinstance(node, Node) and node.image_resource is not None:
         parts.append(_encode(node.image_resource.hash))
-    return _digest(*parts)
+    return digest_of(*parts)
 
 
 def record_digest(row: int, node_id: str, ref_doc_id: str | None, payload: bytes, text_hash: bytes) -> bytes:
     """Digest of a stored record, bound to its row so that a record under a wrong row is noticed."""
-    return _digest(row.to_bytes(8, "little"), _encode(node_id), _encode(ref_doc_id or ""), payload, text_hash)
+    return digest_of(
+        row.to_bytes(8, "little"), _encode(node_id), _encode(ref_doc_id or ""), payload, text_hash
+    )
 
 
 def vector_digest(row: int, vector: bytes) -> bytes:
     """Digest of a stored vector, bound to its row."""
-    return _digest(row.to_bytes(8, "little"), vector)
+    return digest_of(row.to_bytes(8, "little"), vector)
+
+
+def records_of(nodes: Iterable[BaseNode]) -> list[NodeRecord]:
+    """Serialise ``nodes``.
+
+    Raises:
+        InvalidInputError: Not a list of nodes, or one that cannot be stored.
+    """
+    if isinstance(nodes, BaseNode) or not isinstance(nodes, Iterable):
+        raise InvalidInputError(
+            f"Expected a list of nodes, found {type(nodes).__name__}. For one, write [node]."
+        )
+    records = []
+    for node in nodes:
+        if not isinstance(node, BaseNode):
+            raise InvalidInputError(f"Expected LlamaIndex nodes, found {node!r} ({type(node).__name__}).")
+        records.append(record_of(node))
+    return records
 
 
 def record_of(node: BaseNode) -> NodeRecord:
@@ -110,30 +132,24 @@ def record_of(node: BaseNode) -> NodeRecord:
         InvalidInputError: An id SQLite cannot keep, metadata JSON cannot carry, or a vector that is not one
             row of finite numbers.
     """
-    _check_id("node id", node.node_id)
+    checked_id("node id", node.node_id)
     if node.ref_doc_id is not None:
-        _check_id(f"ref_doc_id of node {node.node_id!r}", node.ref_doc_id)
+        checked_id(f"ref_doc_id of node {node.node_id!r}", node.ref_doc_id)
     home = next((cls for cls in type(node).__mro__ if cls in _NAME_OF_CLASS), None)
     if home is None:
         raise InvalidInputError(
             f"Node {node.node_id!r} is a {type(node).__name__}; expected one of "
             f"{', '.join(sorted(_NODE_CLASSES))} or a subclass."
         )
-    if type(node) is TextNode:
-        # Fields at their default are left out: half of a stock node's JSON is boilerplate.
-        fields = node.model_dump(exclude={"embedding"}, exclude_defaults=True)
-    else:
-        fields = node.to_dict()
-        fields.pop("embedding", None)
-    fields.pop("class_name", None)
     try:
+        fields = _fields_of(node)
         text = json.dumps([_NAME_OF_CLASS[home], fields], ensure_ascii=False, separators=(",", ":"))
         metadata = fields.get("metadata") or {}
         if not _is_plain(metadata):
             metadata = json.loads(json.dumps(metadata))
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:  # pydantic's errors are ValueErrors
         raise InvalidInputError(
-            f"Node {node.node_id!r} cannot be stored: its metadata is not JSON ({error}). "
+            f"Node {node.node_id!r} cannot be stored: it holds something that is not JSON ({error}). "
             "Turn such values into str, int, float, bool, None, lists or dicts first."
         ) from error
     return NodeRecord(
@@ -147,15 +163,15 @@ def record_of(node: BaseNode) -> NodeRecord:
     )
 
 
-def _check_id(what: str, value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise InvalidInputError(f"The {what} is {value!r}; expected a non-empty string.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(
-            f"The {what} {value!r} holds a lone surrogate, which no database can keep ({error.reason})."
-        ) from error
+def _fields_of(node: BaseNode) -> dict[str, Any]:
+    if type(node) is TextNode:
+        # Fields at their default are left out: half of a stock node's JSON is boilerplate.
+        fields = node.model_dump(exclude={"embedding"}, exclude_defaults=True)
+    else:
+        fields = node.to_dict()
+        fields.pop("embedding", None)
+    fields.pop("class_name", None)
+    return fields
 
 
 def _is_plain(metadata: dict[str, Any]) -> bool:

@@ -102,17 +102,13 @@ def plan_write(
     records: Mapping[str, NodeRecord],
     drop_documents: Collection[str],
     drop_nodes: Collection[str],
-    reindex: Collection[str],
 ) -> WritePlan:
     """Compare ``records`` with what is stored and decide what each needs.
 
     Raises:
         InvalidInputError: A record without a vector whose text is not the stored one.
     """
-    (newest,) = connection.execute(
-        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'nodes'"
-    ).fetchone()
-    plan = WritePlan(first_row=int(newest) + 1)
+    plan = WritePlan(first_row=change_log.read_state(connection).newest_row + 1)
     stored = {row.node_id: row for row in stored_rows(connection, "node_id", list(records))}
     vectors = _vectors_of(connection, [row.row for row in stored.values()])
     for node_id, record in records.items():
@@ -129,18 +125,28 @@ def plan_write(
                     "made from. Embed it before adding it."
                 )
             record = replace(record, vector=np.frombuffer(old_vector, np.float32))
-        same_text = record.text_hash == old.text_hash and node_id not in reindex
-        if same_vector and same_text and record.payload == old.payload:
-            plan.unchanged.append(node_id)
-        elif same_vector and same_text:
-            plan.rewritten.append((old, record))
-        else:
+        if not same_vector or not _same_text(old, record):
             plan.removed.append(old)
             plan.added.append(record)
+        elif record.payload == old.payload and record.text_hash == old.text_hash:
+            plan.unchanged.append(node_id)
+        else:
+            plan.rewritten.append((old, record))
     dropped = {row.row: row for row in stored_rows(connection, "ref_doc_id", list(drop_documents))}
     dropped |= {row.row: row for row in stored_rows(connection, "node_id", list(drop_nodes))}
     plan.removed.extend(row for row in dropped.values() if row.node_id not in records)
     return plan
+
+
+def _same_text(old: StoredRow, record: NodeRecord) -> bool:
+    """Whether the sparse leg holds the record's text already.
+
+    The hashes cannot tell: they are of the texts the vectors were made from, and metadata that is part of the
+    text may have changed since.
+    """
+    return record.payload == old.payload or (
+        embedded_text(node_from_payload(old.payload, row=old.row)) == record.text
+    )
 
 
 def apply(connection: sqlite3.Connection, plan: WritePlan) -> int:
@@ -187,14 +193,11 @@ def clear(connection: sqlite3.Connection) -> int:
     Returns:
         The new change number.
     """
-    for table in ("nodes", "vectors", "changes"):
+    for table in ("nodes", "vectors"):
         connection.execute(f"DELETE FROM {table}")
     metadata_index.clear_metadata(connection)
-    connection.execute("DELETE FROM settings WHERE key IN ('dimension', 'embedding')")
-    change = change_log.current_change(connection) + 1
-    # An emptied log that reaches back no further sends every reader to the (empty) truth.
-    connection.execute("UPDATE state SET change = ?, log_from = ?, live = 0", [change, change])
-    return change
+    change_log.forget_settings(connection, ["dimension", "embedding"])
+    return change_log.log_clearing(connection)
 
 
 def rebuild_metadata(connection: sqlite3.Connection) -> None:
@@ -217,9 +220,7 @@ def stored_rows(connection: sqlite3.Connection, column: str, values: list[str]) 
 
 def text_hashes(connection: sqlite3.Connection, node_ids: Sequence[str]) -> dict[str, bytes]:
     """Hash of the text each stored node's vector was made from; unknown ids are left out."""
-    return dict(
-        change_log.select_in(connection, "SELECT node_id, text_hash FROM nodes WHERE node_id IN", node_ids)
-    )
+    return {row.node_id: row.text_hash for row in stored_rows(connection, "node_id", list(node_ids))}
 
 
 def rows_of_all(connection: sqlite3.Connection, node_ids: Sequence[str]) -> list[int]:
@@ -248,35 +249,36 @@ def full_nodes(view: View, rows: Sequence[int]) -> list[BaseNode]:
     vectors = _vectors_of(view.connection, rows)
     nodes = []
     for row in rows:
+        if row not in payloads:
+            raise StoreCorruptedError(
+                f"Row {row} is known to an index and missing from the table of nodes. Restore a backup."
+            )
         node = node_from_payload(payloads[row], row=row)
         if row in vectors:
             node.embedding = np.frombuffer(vectors[row], np.float32).tolist()
+        elif view.legs.dense is not None:
+            raise StoreCorruptedError(
+                f"Row {row} ({node.node_id!r}) has lost its vector. Restore a backup, or delete that node and add "
+                "it again."
+            )
         nodes.append(node)
     return nodes
 
 
-def with_metadata(
-    view: View, node_ids: Sequence[str], changes: Mapping[str, Any]
-) -> tuple[list[NodeRecord], list[str]]:
+def with_metadata(view: View, node_ids: Sequence[str], changes: Mapping[str, Any]) -> list[NodeRecord]:
     """Stored nodes with some metadata set anew, as records to be written.
-
-    Returns:
-        The records, and the ids of those whose embedded text changes with it.
 
     Raises:
         InvalidInputError: An unknown node id, or a value JSON cannot carry.
     """
     nodes = full_nodes(view, rows_of_all(view.connection, node_ids))
     hashes = text_hashes(view.connection, node_ids)
-    records, reindex = [], []
+    records = []
     for node in nodes:
-        before = embedded_text(node)
         node.metadata = {**node.metadata, **changes}
         # The vector was made from the old text, and its hash keeps saying so.
         records.append(replace(record_of(node), text_hash=hashes[node.node_id]))
-        if embedded_text(node) != before:
-            reindex.append(node.node_id)
-    return records, reindex
+    return records
 
 
 @dataclass(frozen=True)
@@ -330,7 +332,7 @@ def verified_vector(row: int, vector: bytes, digest: bytes) -> bytes:
     Raises:
         StoreCorruptedError: It does not.
     """
-    if not isinstance(vector, bytes) or vector_digest(row, vector) != digest:
+    if row < 0 or not isinstance(vector, bytes) or vector_digest(row, vector) != digest:
         raise StoreCorruptedError(
             f"Row {row}: its vector does not match its digest. Restore a backup, or delete that node and add "
             "it again."

@@ -1,10 +1,10 @@
 """Disposable files that spare a store the rebuilding of its legs.
 
 A snapshot is a folder ``snapshots/<change>`` that holds the arrays of both legs and a manifest with the
-store's id, the change number, the configuration and a SHA-256 per file. It is written to a temporary
-folder beside it, flushed, and renamed into place, so it is there whole or not at all; one that is missing,
-damaged or from another configuration is ignored with a logged reason, and the legs are rebuilt from the
-truth. Arrays load with ``allow_pickle=False``: nothing in these files can run.
+store's id, the change's number and random name, the configuration and a SHA-256 per block of each file. It is
+written to a temporary folder beside it, flushed, and renamed into place, so it is there whole or not at all;
+one that is missing, damaged or from another configuration or history is ignored with a logged reason, and the
+legs are rebuilt from the truth. Arrays load with ``allow_pickle=False``: nothing in these files can run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from rag_plugin.errors import StoreCorruptedError, StoreWriteError
+from rag_plugin.errors import StoreCorruptedError, StoreFormatError, StoreWriteError
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.dense_index import DenseIndex
@@ -56,8 +57,14 @@ class Configuration:
     analyzer: str
 
 
-def save(folder: Path, legs: Legs, configuration: Configuration) -> Path:
+def save(folder: Path, legs: Legs, configuration: Configuration, token: bytes) -> Path:
     """Write a snapshot of ``legs`` under the store's ``folder``.
+
+    Args:
+        folder: The store's folder.
+        legs: What to write.
+        configuration: What they were built with.
+        token: Random name of the change they reflect.
 
     Returns:
         The snapshot's folder.
@@ -70,13 +77,14 @@ def save(folder: Path, legs: Legs, configuration: Configuration) -> Path:
     temporary = parent / f".{target.name}.{os.getpid()}.tmp"
     try:
         parent.mkdir(exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_leftovers(folder)
         temporary.mkdir()
         _write_arrays(temporary, legs)
         files = {path.name: _file_checksums(path) for path in sorted(temporary.iterdir())}
         manifest = {
             "version": _VERSION,
             "change": legs.change,
+            "token": token.hex(),
             "configuration": asdict(configuration),
             "files": files,
         }
@@ -89,42 +97,80 @@ def save(folder: Path, legs: Legs, configuration: Configuration) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         _flush(parent)
+        _flush(folder)  # ``parent`` itself may be new
         _drop_old(parent)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise StoreWriteError(
             f"The snapshot {target} could not be written ({error}). No data is lost: the legs are rebuilt "
             "from the database at the next opening."
         ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a writer of the store at ``folder`` left half-written when it was killed.
+
+    Only for the present writer: there is no other one whose work this could be.
+    """
+    for path in (folder / _FOLDER).glob(".*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def load_newest(
-    folder: Path, configuration: Configuration, *, analyzer: Analyzer, bm25: Bm25, newest_change: int
+    folder: Path,
+    configuration: Configuration,
+    *,
+    analyzer: Analyzer,
+    bm25: Bm25,
+    token_of: Callable[[int], bytes | None],
 ) -> Legs | None:
-    """The legs of the newest usable snapshot that is not ahead of the truth, or None."""
+    """The legs of the newest usable snapshot, or None.
+
+    Args:
+        folder: The store's folder.
+        configuration: What the legs must have been built with.
+        analyzer: For the sparse leg.
+        bm25: For the sparse leg.
+        token_of: Random name of a change, None of one the database does not know (any more).
+    """
     for path in _snapshots(folder / _FOLDER):
-        if int(path.name) > newest_change:
-            logger.warning("Snapshot %s is ahead of the database and is ignored.", path)
+        token = token_of(int(path.name))
+        if token is None:
+            logger.warning(
+                "Snapshot %s is ignored: it is ahead of the database, or behind its log of changes.", path
+            )
             continue
         try:
-            return load(path, configuration, analyzer=analyzer, bm25=bm25)
-        except (StoreCorruptedError, OSError, ValueError, KeyError, TypeError) as error:
-            # ValueError, KeyError and TypeError are how damaged JSON and .npy headers show themselves.
+            return load(path, configuration, token, analyzer=analyzer, bm25=bm25)
+        except StoreCorruptedError as error:
             logger.warning("Snapshot %s is ignored and will be rebuilt: %s", path, error)
     return None
 
 
-def load(path: Path, configuration: Configuration, *, analyzer: Analyzer, bm25: Bm25) -> Legs:
+def load(path: Path, configuration: Configuration, token: bytes, *, analyzer: Analyzer, bm25: Bm25) -> Legs:
     """The legs in the snapshot at ``path``, vectors memory-mapped.
 
     Raises:
-        StoreCorruptedError: Damaged, or not a snapshot of this configuration.
+        StoreCorruptedError: Damaged, or not a snapshot of this configuration and history.
     """
+    try:
+        return _load(path, configuration, token, analyzer, bm25)
+    except (OSError, ValueError, KeyError, TypeError, StoreFormatError) as error:
+        # ValueError, KeyError and TypeError are how damaged JSON and .npy headers show themselves.
+        raise StoreCorruptedError(f"it cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _load(path: Path, configuration: Configuration, token: bytes, analyzer: Analyzer, bm25: Bm25) -> Legs:
     manifest = _manifest(path)
     if manifest["version"] != _VERSION or manifest["configuration"] != asdict(configuration):
         raise StoreCorruptedError(
             f"it belongs to {manifest['configuration']}, expected {asdict(configuration)}"
+        )
+    if manifest["token"] != token.hex():
+        raise StoreCorruptedError(
+            "it was taken in another history of this store: an older copy of the database was put back since"
         )
     for name, checksums in manifest["files"].items():
         if _file_checksums(path / name) != checksums:
@@ -151,19 +197,17 @@ def _write_arrays(folder: Path, legs: Legs) -> None:
     np.save(folder / _ROWS, legs.rows.view, allow_pickle=False)
     np.save(folder / _ALIVE, legs.alive, allow_pickle=False)
     if legs.dense is not None:
-        shape = (legs.dense.size, legs.dense.dimension)
-        target = (
-            np.lib.format.open_memmap(folder / _VECTORS, mode="w+", dtype=np.float32, shape=shape)
-            if (legs.dense.size)
-            else None
-        )
-        if target is None:
-            np.save(folder / _VECTORS, np.empty(shape, np.float32), allow_pickle=False)
-        else:
-            split = len(legs.dense.base)
-            target[:split] = legs.dense.base
-            target[split:] = legs.dense.tail.view
-            target.flush()
+        parts = [np.ascontiguousarray(part) for part in (legs.dense.base, legs.dense.tail.view)]
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
+            "fortran_order": False,
+            "shape": (legs.dense.size, legs.dense.dimension),
+        }
+        # Not through a memory map, where a full disk is no error but a SIGBUS that ends the process.
+        with (folder / _VECTORS).open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                file.write(part.data)
     legs.sparse.save(folder / _SPARSE)
 
 

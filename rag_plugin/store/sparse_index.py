@@ -52,6 +52,10 @@ __all__ = ["PassageTerms", "QueryTerms", "SparseIndex"]
 # Texts analysed and counted at a time: bounds the memory of a large append, and their keys sort in cache.
 _CHUNK: Final = 8192
 
+# A write that brought its own segments may merge up to this many times their postings before it returns: its
+# time stays in proportion to what it brought, and a corpus loaded at once ends up in one segment.
+_INLINE_SHARE: Final = 8
+
 
 @dataclass(frozen=True, eq=False)
 class SparseIndex(SparseView):
@@ -101,7 +105,7 @@ class SparseIndex(SparseView):
             return index
         fresh = sum(segment.posting_count for segment in index._segments[len(self._segments) :])
         segments = settled(
-            index._segments, index._live.items, self._shared.background, inline_postings=8 * fresh
+            index._segments, index._live.items, self._shared.background, inline_postings=_INLINE_SHARE * fresh
         )
         return replace(index, _segments=segments)
 

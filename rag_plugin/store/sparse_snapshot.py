@@ -136,6 +136,7 @@ def read_state(path: Path) -> SparseState:
 
 def _arrays(data: NDArray[np.uint8], table: Sequence[Sequence[Any]]) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
+    expected_end = 0
     for name, dtype_name, length, offset in table:
         if dtype_name not in _UNSIGNED | {"int32", "int64"}:
             raise ValueError(f"array {name} has type {dtype_name!r}")
@@ -144,6 +145,8 @@ def _arrays(data: NDArray[np.uint8], table: Sequence[Sequence[Any]]) -> dict[str
         if length < 0 or offset < 0 or offset % _ALIGNMENT or end > len(data):
             raise ValueError(f"array {name} lies at {offset} to {end} of {len(data)} bytes")
         arrays[name] = data[offset:end].view(dtype)
+        expected_end = max(expected_end, -(-end // _ALIGNMENT) * _ALIGNMENT)
+    _expect(len(data) == expected_end, f"its arrays end at {expected_end} of {len(data)} bytes")
     return arrays
 
 
@@ -152,12 +155,13 @@ def _state(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Spa
     names = arrays["names"].tobytes().decode("utf-8", "surrogatepass")
     terms = names.split("\0") if term_count else []
     document_frequency, lengths = arrays["document_frequency"], arrays["lengths"]
+    _expect(len(arrays["live"]) == -(-size // 8), f"live flags are not those of {size} positions")
     live = np.unpackbits(arrays["live"], count=size).astype(np.bool_)
     _expect(
         len(terms) == term_count == len(document_frequency), "terms and their frequencies differ in number"
     )
     _expect(len(set(terms)) == term_count, "a term has two numbers")
-    _expect(len(lengths) == size == len(live), "lengths and live flags differ in number")
+    _expect(len(lengths) == size, f"lengths are not those of {size} positions")
     _expect_within(document_frequency, 0, size, "a document frequency")
     _expect_within(lengths, 0, 2**31 - 1, "a passage length")
     segments: list[Segment] = []

@@ -12,7 +12,7 @@ import numpy as np
 
 from rag_plugin.store.bm25 import Bm25, average_okapi_idf
 from rag_plugin.store.sparse_passages import PassageLists, PassageTerms
-from rag_plugin.store.sparse_search import SCAN_SHARE, Scratch, ScratchPool, best_candidates
+from rag_plugin.store.sparse_postings import PostingSearch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from rag_plugin.store.analyzer import Analyzer
     from rag_plugin.store.sparse_lexicon import Lexicon
     from rag_plugin.store.sparse_merge import MergeInBackground
+    from rag_plugin.store.sparse_search import ScratchPool
     from rag_plugin.store.sparse_segment import GrowingArray, Segment
     from rag_plugin.store.sparse_tail import Tail
-    from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray
+    from rag_plugin.types import BoolArray, DoubleArray, IntArray
 
 # Up to here the positions that a filter leaves are scored one by one, through their own terms; above, the
 # postings are filtered.
@@ -141,7 +142,7 @@ class SparseView:
         )
 
     def search(
-        self, query: QueryTerms | str, k: int, allowed: BoolArray | None = None
+        self, query: QueryTerms | str, k: int, allowed: BoolArray | None = None, *, exact: bool = True
     ) -> tuple[IntArray, DoubleArray]:
         """The k best live passages that hold at least one term of the query, whatever the sign of its score.
 
@@ -149,6 +150,8 @@ class SparseView:
             query: A text, or what `query` made of it.
             k: How many at most.
             allowed: (size,), the positions that may be found; None for all.
+            exact: Scores and order as `scores` gives them. False leaves them in single precision, right to about
+                six digits, and saves 0.1 to 0.2 ms: for callers that score what is found themselves.
 
         Returns:
             (m,) positions and (m,) scores, m ≤ k, by score, equal scores by position.
@@ -162,69 +165,21 @@ class SparseView:
             if np.count_nonzero(allowed) <= _FEW_ALLOWED:
                 return self._ranked(query, weights, np.flatnonzero(allowed), k)
         with self._shared.pool.scratch(self.size, self.term_count) as scratch:
-            candidates = self._candidates(query.term_ids, weights, k, allowed, scratch)
-        return self._ranked(query, weights, candidates, k)
+            found, sums = self._posting_search.candidates(query.term_ids, weights, k, allowed, scratch)
+        if exact:
+            return self._ranked(query, weights, found, k)
+        order = np.argsort(-sums, kind="stable")[:k]
+        return found[order], sums[order].astype(np.float64) + self.bm25.constant(weights / self.bm25.scale)
 
-    def _candidates(
-        self, term_ids: IntArray, weights: DoubleArray, k: int, allowed: BoolArray | None, scratch: Scratch
-    ) -> IntArray:
-        """Positions that can be among the k best, from scores in single precision."""
-        positions, frequencies, lengths, factors = self._postings(term_ids, weights, scratch)
-        if allowed is not None:
-            chosen = np.flatnonzero(allowed[positions])
-            positions, frequencies = positions[chosen], frequencies[chosen]
-            lengths, factors = lengths[chosen], factors[chosen]
-        contributions = self.bm25.saturation(frequencies, lengths, self.average_length)
-        contributions *= factors
-        scores = scratch.scores[: self.size]
-        # add.at, as a position comes once per term; plain indexing would be slower, bincount allocates.
-        np.add.at(scores, positions, contributions)
-        scores[self._removed] = -np.inf
-        # Each of the q sums is off by a few units in the last place of its largest part.
-        q = len(weights)
-        positive = bool(weights.min() > 0)
-        largest = float((contributions if positive else np.abs(contributions)).max(initial=0.0))
-        error = largest * q * (q + 8) * 2.0**-23
-        candidates = best_candidates(scores, positions, k, terms=q, positive=positive, margin=2 * error)
-        if len(positions) < self.size // SCAN_SHARE:
-            scores[positions] = 0.0
-            scores[self._removed] = 0.0
-        else:
-            scores.fill(0.0)
-        return candidates
-
-    def _postings(
-        self, term_ids: IntArray, weights: DoubleArray, scratch: Scratch
-    ) -> tuple[NDArray[np.int32], FloatArray, FloatArray, FloatArray]:
-        """All postings of the terms: position, tf, passage length, and the term's weight."""
-        positions: list[NDArray[Any]] = []
-        frequencies: list[NDArray[Any]] = []
-        lengths: list[NDArray[Any]] = []
-        which: list[int] = []
-        widths: list[int] = []
-        for segment in self._segments:
-            for index, start, end in segment.slices(term_ids):
-                positions.append(segment.positions[start:end])
-                frequencies.append(segment.frequencies[start:end])
-                lengths.append(segment.lengths[start:end])
-                which.append(index)
-                widths.append(end - start)
-        single = weights.astype(np.float32)
-        factors = [np.repeat(single[which], widths)]
-        if self._tail.count:
-            entries, marks = _marked(scratch, term_ids, self._tail.terms.items)
-            places = np.searchsorted(self._tail.starts.items, entries, side="right") - 1 + self._tail.first
-            positions.append(places.astype(np.int32))
-            frequencies.append(self._tail.frequencies.items[entries])
-            lengths.append(self._lengths.items[places])
-            factors.append(single[marks])
-        if not positions:
-            return np.empty(0, np.int32), *(np.empty(0, np.float32) for _ in range(3))  # type: ignore[return-value]
-        return (
-            np.concatenate(positions),
-            np.concatenate(frequencies, dtype=np.float32),
-            np.concatenate(lengths, dtype=np.float32),
-            np.concatenate(factors),
+    @cached_property
+    def _posting_search(self) -> PostingSearch:
+        return PostingSearch(
+            bm25=self.bm25,
+            average_length=self.average_length,
+            segments=self._segments,
+            tail=self._tail,
+            lengths=self._lengths.items,
+            removed=self._removed,
         )
 
     def _ranked(
@@ -376,12 +331,3 @@ def _summed(weights: DoubleArray, values: DoubleArray) -> DoubleArray:
     for weight, row in zip(weights.tolist(), values, strict=True):
         total += weight * row
     return total
-
-
-def _marked(scratch: Scratch, term_ids: IntArray, held: NDArray[np.int32]) -> tuple[IntArray, IntArray]:
-    """Which of the held terms are among `term_ids`: (e,) entries of `held`, (e,) indices into `term_ids`."""
-    scratch.marks[term_ids] = np.arange(1, len(term_ids) + 1, dtype=np.int32)
-    marks = scratch.marks[held]
-    scratch.marks[term_ids] = 0
-    entries = np.flatnonzero(marks)
-    return entries, marks[entries] - np.int64(1)

@@ -13,6 +13,7 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from rag_plugin.errors import StoreCorruptedError
 from rag_plugin.store.change_log import select_in
 from rag_plugin.store.filters import CompiledFilters, compile_filters
+from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.records import node_from_payload, record_digest
 from rag_plugin.types import BoolArray, IntArray
@@ -67,8 +68,7 @@ class View:
         return mask
 
     def _mask_of(self, statement: str, values: Sequence[str]) -> BoolArray:
-        # An id that is no valid text (a lone surrogate) can belong to no stored node.
-        storable = [value for value in dict.fromkeys(values) if _is_utf8(value)]
+        storable = checked_ids("node_ids or doc_ids", values)
         rows = np.fromiter((row for (row,) in select_in(self.connection, statement, storable)), np.int64)
         mask = np.zeros(self.legs.size, bool)
         mask[self.legs.positions_of(rows)] = True
@@ -126,18 +126,10 @@ def verify_record(
     """
     try:
         intact = record_digest(row, node_id, ref_doc_id, payload, text_hash) == digest
-    except (TypeError, AttributeError):  # damage can change a column's very type
+    except (TypeError, AttributeError, OverflowError):  # damage can change a column's very type or sign
         intact = False
     if not intact:
         raise StoreCorruptedError(
             f"Row {row} (node {node_id!r}) does not match its digest: the database is damaged there. "
             "Restore a backup, or delete that node and add it again."
         )
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

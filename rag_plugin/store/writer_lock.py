@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rag_plugin.errors import StoreLockedError
+from rag_plugin.errors import StoreLockedError, StorePathError
 
 _LOCK, _HOLDER = "writer.lock", "writer.json"
 
@@ -25,6 +25,7 @@ class WriterLock:
 
     Raises:
         StoreLockedError: Somebody else holds it still.
+        StorePathError: The lock file cannot be opened.
     """
 
     def __init__(self, folder: Path, timeout_s: float) -> None:
@@ -38,23 +39,27 @@ class WriterLock:
                 f"The store {folder} is open for writing by {self._who()}. Close it there, or open it here "
                 "with read_only=True: readers work beside a writer and see each commit."
             ) from error
+        except OSError as error:
+            raise StorePathError(f"{folder / _LOCK} cannot be locked: {error}.") from error
         holder = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        self._holder.write_text(json.dumps(holder), encoding="utf-8")
+        with suppress(OSError):  # the note is for people; a store without it works as well
+            self._holder.write_text(json.dumps(holder), encoding="utf-8")
 
     def _who(self) -> str:
         try:
             holder = json.loads(self._holder.read_text(encoding="utf-8"))
-            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-        except (OSError, ValueError, KeyError):
+            process, host, since = int(holder["pid"]), holder["host"], holder["since"]
+        except (OSError, ValueError, KeyError, TypeError):  # the note is for people, and may be damaged
             return "another process"
-        return who + (" (this very process)" if holder["pid"] == os.getpid() else "")
+        ours = " (this very process)" if process == os.getpid() else ""
+        return f"process {process} on {host} since {since}{ours}"
 
     def release(self) -> None:
         """Let the next writer in."""
-        with suppress(OSError):  # the note is for people; a store without it works as well
+        with suppress(OSError):
             self._holder.unlink(missing_ok=True)
         self._lock.release()

@@ -63,12 +63,10 @@ class Oracle:
         for node in {node.node_id: node for node in nodes}.values():
             self._take(Held(node, embedded(node)))
 
-    def _take(self, new: Held, *, reindex: bool = False) -> None:
+    def _take(self, new: Held) -> None:
         old = self.held.get(new.node.node_id)
-        if old is not None:
-            same_text = old.made_from == new.made_from and not reindex
-            if not (same_text and old.node.embedding == new.node.embedding):
-                del self.held[new.node.node_id]  # replaced by a younger row
+        if old is not None and (old.text != new.text or old.node.embedding != new.node.embedding):
+            del self.held[new.node.node_id]  # replaced by a younger row
         self.held[new.node.node_id] = new
 
     def replace(self, nodes: Sequence[TextNode], documents: Collection[str]) -> None:
@@ -84,7 +82,7 @@ class Oracle:
         for node_id in dict.fromkeys(node_ids):
             old = self.held[node_id]
             node = old.node.model_copy(update={"metadata": {**old.node.metadata, **changes}})
-            self._take(Held(node, old.made_from), reindex=embedded(node) != old.text)
+            self._take(Held(node, old.made_from))
 
     def of_documents(self, documents: Collection[str]) -> list[Held]:
         return [held for held in self.held.values() if held.node.ref_doc_id in documents]

@@ -569,3 +569,56 @@ def test_a_forked_child_is_told_to_open_its_own(tmp_path):
 def test_every_error_of_the_store_is_one_of_ours():
     for error in (StoreLockedError, StorePathError, StoreReadOnlyError, StoreClosedError):
         assert issubclass(error, RagPluginError)
+
+
+def test_a_single_text_is_not_taken_for_a_list_of_ids(store):
+    store.add([TextNode(id_=letter, text=letter, embedding=[1.0] * DIMENSION) for letter in "ab"])
+    for call in (store.delete_nodes, store.get_nodes, store.text_hashes):
+        with pytest.raises(InvalidInputError, match="list of ids"):
+            call("ab")
+    with pytest.raises(InvalidInputError, match="list of ids"):
+        store.update_metadata("ab", {"k": 1})
+    for wrong in (["a"], None, 3):
+        with pytest.raises(InvalidInputError):
+            store.delete(wrong)
+    assert store.count == 2
+
+
+def test_ids_no_database_can_hold_are_unknown_ids(store):
+    store.add(nodes(2))
+    store.delete("\ud800")
+    store.delete_nodes(["\ud800"])
+    assert store.text_hashes(["\ud800"]) == {}
+    assert store.get_nodes(["\ud800"]) == []
+    assert store.count == 2
+
+
+def test_nodes_may_come_from_a_generator_and_nothing_else_passes_for_nodes(store):
+    assert store.add(node for node in nodes(3)) == ["n0", "n1", "n2"]
+    for wrong in (nodes(1)[0], ["text"], None, 7):
+        with pytest.raises(InvalidInputError, match="nodes"):
+            store.add(wrong)
+
+
+def test_a_closed_store_can_still_be_shown(tmp_path):
+    store = HybridStore(tmp_path / "s")
+    store.close()
+    assert "closed" in repr(store)
+
+
+def test_an_empty_path_is_refused_and_a_tilde_means_home(tmp_path, monkeypatch):
+    with pytest.raises(InvalidInputError, match="empty"):
+        HybridStore("")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with HybridStore("~/store"):
+        assert (tmp_path / "store" / "store.db").exists()
+
+
+@pytest.mark.parametrize("name", ["similarity_top_k", "sparse_top_k", "hybrid_top_k"])
+@pytest.mark.parametrize("value", [-1, 0, 2.5])
+def test_every_k_is_checked(store, name, value):
+    store.add(nodes(3))
+    asked = query("hybrid")
+    setattr(asked, name, value)
+    with pytest.raises(InvalidInputError, match=name):
+        store.query(asked)

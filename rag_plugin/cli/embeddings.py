@@ -1,0 +1,43 @@
+"""`rag-plugin check-embeddings`: is this model fit for retrieval, and what is it blind to?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check_embeddings(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="A known name, a folder with an ONNX model, or an id in the hub cache."),
+    ] = None,
+    probes: Annotated[
+        Path | None, typer.Option("--probes", help="Folder with STS-B, SICK, PAWS-QQP or codespell's list.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the similarities: FILE.png or .svg.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Check an embedding model. Exit status 1 when it is unfit for retrieval."""
+    from rag_plugin.cli.output import print_json, results
+    from rag_plugin.embeddings.onnx import OnnxEmbedding
+    from rag_plugin.errors import InvalidInputError
+    from rag_plugin.evaluation import embedding_checks
+
+    if plot is not None and not plot.absolute().parent.is_dir():
+        raise InvalidInputError(f"{plot} cannot be written: its folder is missing. Create it first.")
+    report = embedding_checks.check_embeddings(None if model is None else OnnxEmbedding(model), probes=probes)
+    if plot is not None:
+        try:
+            report.plot().savefig(plot)
+        except (OSError, ValueError) as error:  # a folder that can't be written, a suffix that is no format
+            raise InvalidInputError(f"{plot} cannot be written: {error}") from error
+    if json:
+        print_json(report.as_dict())
+    else:
+        results().print(report)
+    if not report.ok:
+        raise typer.Exit(1)
