@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from rag_plugin.cli.embeddings import check_embeddings
+from rag_plugin.cli.measure import evaluate_folder, tune_store
 
 app = typer.Typer(
     help="Index your documents and search them by meaning and by words.",
@@ -182,3 +183,5 @@ def demo(store: StorePath = _DEMO_STORE) -> None:
 
 
 app.command("check-embeddings")(check_embeddings)
+app.command("eval")(evaluate_folder)
+app.command("tune")(tune_store)

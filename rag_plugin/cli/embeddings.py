@@ -22,22 +22,22 @@ def check_embeddings(
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Check an embedding model. Exit status 1 when it is unfit for retrieval."""
-    from rag_plugin.cli.output import print_json, results
+    from rag_plugin.cli.output import messages, print_json, results
     from rag_plugin.embeddings.onnx import OnnxEmbedding
     from rag_plugin.errors import InvalidInputError
     from rag_plugin.evaluation import embedding_checks
 
-    if plot is not None and not plot.absolute().parent.is_dir():
-        raise InvalidInputError(f"{plot} cannot be written: its folder is missing. Create it first.")
-    report = embedding_checks.check_embeddings(None if model is None else OnnxEmbedding(model), probes=probes)
-    if plot is not None:
-        try:
-            report.plot().savefig(plot)
-        except (OSError, ValueError) as error:  # a folder that can't be written, a suffix that is no format
-            raise InvalidInputError(f"{plot} cannot be written: {error}") from error
+    embed_model = None if model is None else OnnxEmbedding(model)
+    with messages().status("embedding probes"):
+        report = embedding_checks.check_embeddings(embed_model, probes=probes)
     if json:
         print_json(report.as_dict())
     else:
         results().print(report)
+    if plot is not None:
+        try:
+            report.plot().savefig(plot)
+        except (OSError, ValueError) as error:  # no such folder, no right to write, no such format
+            raise InvalidInputError(f"the plot {plot} cannot be written: {error}") from error
     if not report.ok:
         raise typer.Exit(1)

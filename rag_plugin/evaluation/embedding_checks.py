@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -58,13 +59,25 @@ _RERANK: Final = "let a reranker look: it reads query and passage together"
 _SPELLING: Final = "misspelt queries need the sparse leg's help, or a spelling correction"
 _DOMAIN: Final = "keep the sparse leg strong here, or try a model trained on such texts"
 
+_EVERYDAY: Final = (
+    ("synonyms", SYNONYMS, "expand queries with synonyms"),
+    ("misspellings", MISSPELLINGS, _SPELLING),
+    ("word order", WORD_ORDER, _RERANK),
+    ("negation", NEGATION, _RERANK),
+)
+_DOMAINS: Final = (
+    ("medical terms", MEDICAL, _DOMAIN),
+    ("legal terms", LEGAL, _DOMAIN),
+    ("technical terms", TECHNICAL, _DOMAIN),
+)
+
 
 def check_embeddings(
     embed_model: BaseEmbedding | None = None, *, probes: str | Path | None = None, max_pairs: int = 300
 ) -> EmbeddingReport:
     """Check any LlamaIndex embedding model on probes that ship with this package, and on yours.
 
-    Some 600 short texts are embedded, about 90 of them one at a time. With data sets at hand (see
+    Some 800 short texts are embedded, about 100 of them one at a time. With data sets at hand (see
     `probe_files`) some 2,500 more. English only: the probes are.
 
     Args:
@@ -92,7 +105,7 @@ def check_embeddings(
     files = ProbeFiles() if folder is None else read_probes(folder, max_pairs)
     encoder = ProbeEncoder(resolve_embedding(embed_model))
     started = time.perf_counter()
-    vectors = encoder.batch(_everyday_texts())
+    vectors = encoder.batch(_built_in_passages())
     lines = form_lines(vectors)
     similarities: dict[str, DoubleArray] = {}
     notes = [f"Not found in {folder}: {file}." for file in files.missing]
@@ -108,7 +121,7 @@ def check_embeddings(
         lines += _data_set_lines(encoder, files)
     return EmbeddingReport(
         encoder.name,
-        len(vectors[0]),
+        vectors[0].size,
         tuple(lines),
         similarities,
         texts=encoder.asked,
@@ -117,10 +130,14 @@ def check_embeddings(
     )
 
 
-def _everyday_texts() -> list[str]:
-    return list(
-        dict.fromkeys(text for pairs in _PAIRS.values() for pair in pairs for text in (pair.a, pair.b))
-    )
+def _built_in_passages() -> list[str]:
+    """All that ships with this package, each once: embedded in one call, and judged by its form first."""
+    paired = [text for pairs in _PAIRS.values() for pair in pairs for text in (pair.a, pair.b)]
+    everyday = [one.anchor for _, triplets, _ in _EVERYDAY for one in triplets]
+    meanings = [
+        text for _, triplets, _ in (*_EVERYDAY, *_DOMAINS) for one in triplets for text in (one.near, one.far)
+    ]
+    return list(dict.fromkeys(paired + everyday + meanings))
 
 
 def _cosines(encoder: ProbeEncoder, pairs: Sequence[Pair]) -> DoubleArray:
@@ -151,7 +168,7 @@ def _similarity_lines(similar: DoubleArray, unrelated: DoubleArray) -> list[Chec
             "separation",
             f"{distance:.1f} standard deviations",
             SEPARATION.verdict(distance),
-            f"as min_score, start from {line:.2f}",
+            f"a threshold on cosines would lie near {line:.2f}",
             {"standard_deviations": distance},
         ),
     ]
@@ -168,19 +185,8 @@ def _share_line(name: str, share: float, cosines: DoubleArray, scale: str) -> Ch
 
 
 def _language_lines(encoder: ProbeEncoder) -> list[CheckLine]:
-    everyday = (
-        ("synonyms", SYNONYMS, "expand queries with synonyms"),
-        ("misspellings", MISSPELLINGS, _SPELLING),
-        ("word order", WORD_ORDER, _RERANK),
-        ("negation", NEGATION, _RERANK),
-    )
-    domains = (
-        ("medical terms", MEDICAL, _DOMAIN),
-        ("legal terms", LEGAL, _DOMAIN),
-        ("technical terms", TECHNICAL, _DOMAIN),
-    )
-    lines = [_triplet_line(encoder, "meaning", *check) for check in everyday]
-    return lines + [_triplet_line(encoder, "domain", *check, role="query") for check in domains]
+    lines = [_triplet_line(encoder, "meaning", *check) for check in _EVERYDAY]
+    return lines + [_triplet_line(encoder, "domain", *check, role="query") for check in _DOMAINS]
 
 
 def _triplet_line(
@@ -197,17 +203,25 @@ def _triplet_line(
     near = row_cosines(asked, encoder.passages([triplet.near for triplet in triplets]))
     far = row_cosines(asked, encoder.passages([triplet.far for triplet in triplets]))
     share = float(np.mean((near > far) + 0.5 * (near == far)))
+    error = math.sqrt(share * (1.0 - share) / len(triplets))
     verdict = TRIPLETS.verdict(share)
     numbers = {
         "share": share,
+        "standard_error": error,
         "triplets": len(triplets),
         "near": float(near.mean()),
         "far": float(far.mean()),
     }
-    measured = (
-        f"{share:.0%} of {len(triplets)} in order; same {numbers['near']:.3f}, other {numbers['far']:.3f}"
+    return CheckLine(
+        group,
+        name,
+        f"{share:.0%} ± {100 * error:.0f} of {len(triplets)} in order; "
+        f"same {numbers['near']:.3f}, other {numbers['far']:.3f}",
+        verdict,
+        "" if verdict == "good" else advice,
+        numbers,
+        missed=tuple(anchor for anchor, missed in zip(anchors, near <= far, strict=True) if missed),
     )
-    return CheckLine(group, name, measured, verdict, "" if verdict == "good" else advice, numbers)
 
 
 def _data_set_lines(encoder: ProbeEncoder, files: ProbeFiles) -> list[CheckLine]:

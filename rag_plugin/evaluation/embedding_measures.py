@@ -22,7 +22,8 @@ def row_cosines(a: DoubleArray, b: DoubleArray) -> DoubleArray:
         raise InvalidInputError(f"cosines need two arrays (n, d); found shapes {a.shape} and {b.shape}")
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     products: DoubleArray = np.einsum("ij,ij->i", a, b)
-    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    cosines: DoubleArray = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return cosines
 
 
 def area_under_curve(positive: DoubleArray, negative: DoubleArray) -> float:

@@ -35,6 +35,13 @@ _COLOURS: Final[dict[Verdict, str]] = {
 }
 _NEAR_COLOUR: Final = "#2e8b57"
 _FAR_COLOUR: Final = "#c05030"
+# Above the axes, where it hides no bar.
+_LEGEND: Final[dict[str, Any]] = {
+    "loc": "lower center",
+    "bbox_to_anchor": (0.5, 1.0),
+    "ncols": 3,
+    "frameon": False,
+}
 _HEADER: Final = ("check", "measured", "verdict", "what follows")
 # A file or a string: wide enough that no row is wrapped; lines are cut to their content.
 _TEXT_WIDTH: Final = 400
@@ -133,7 +140,7 @@ class EmbeddingReport:
     def _draw_distributions(self, axes: Axes) -> None:
         similar, unrelated = self.similarities["similar"], self.similarities["unrelated"]
         both = np.concatenate((similar, unrelated))
-        edges = np.linspace(min(0.0, float(both.min())), max(1.0, float(both.max())), 41)
+        edges = np.linspace(min(0.0, float(both.min())), max(1.0, float(both.max())), 41).tolist()
         axes.hist(unrelated, edges, color=_FAR_COLOUR, alpha=0.7, label="unrelated")
         axes.hist(similar, edges, color=_NEAR_COLOUR, alpha=0.7, label="similar")
         for value in (UNRELATED_TO, SIMILAR_FROM):
@@ -142,7 +149,7 @@ class EmbeddingReport:
         axes.axvline(line, color="#333333", linestyle="--", linewidth=1.0, label=f"dividing line {line:.2f}")
         axes.set_xlabel(f"cosine (dotted: rule of thumb, {UNRELATED_TO} and {SIMILAR_FROM})")
         axes.set_ylabel("pairs")
-        axes.legend()
+        axes.legend(**_LEGEND)
 
     def _draw_means(self, axes: Axes) -> None:
         lines = [line for line in self.lines if "near" in line.numbers]
@@ -158,7 +165,7 @@ class EmbeddingReport:
         axes.set_yticks(places, [line.name for line in lines])
         axes.invert_yaxis()
         axes.set_xlabel("mean cosine")
-        axes.legend()
+        axes.legend(**_LEGEND)
 
     def _title(self) -> str:
         return f"{self.model}, {self.dimensions} dimensions: {self.texts:,} texts in {self.seconds:.1f} s"

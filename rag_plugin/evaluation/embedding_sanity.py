@@ -33,14 +33,17 @@ _FEWEST_WORDS: Final = 32
 _MOST_WORDS: Final = 2048
 """Longer passages than this are no good for retrieval, and a model that reads them takes its time."""
 
+_SAID: Final = 160
+"""Characters of an error that are shown."""
+
 _UNREAD: Final = 1e-5
 """1 − cosine up to which two endings, a quarter of the text, have left no trace: noise stays under 1e-6, an
 ending that is read moves a vector by 1e-3 and more."""
 
 
-def form_lines(vectors: list[list[float]]) -> list[CheckLine]:
+def form_lines(vectors: list[DoubleArray]) -> list[CheckLine]:
     """Dimension and finiteness of what a batched call returned. Unless both are good, nothing else counts."""
-    dimensions = sorted({len(vector) for vector in vectors})
+    dimensions = sorted({vector.size for vector in vectors})
     same = len(dimensions) == 1 and dimensions[0] > 0
     lines = [
         CheckLine(
@@ -52,7 +55,7 @@ def form_lines(vectors: list[list[float]]) -> list[CheckLine]:
             {"smallest": dimensions[0], "largest": dimensions[-1]},
         )
     ]
-    broken = sum(not np.all(np.isfinite(np.asarray(vector, dtype=np.float64))) for vector in vectors)
+    broken = sum(not np.all(np.isfinite(vector)) for vector in vectors)
     lines.append(
         CheckLine(
             "sanity",
@@ -127,9 +130,11 @@ def role_line(encoder: ProbeEncoder) -> CheckLine:
 def empty_line(encoder: ProbeEncoder) -> CheckLine:
     """What an empty text becomes."""
     try:
-        vector = np.asarray(encoder.single(""), dtype=np.float64)
+        vector = encoder.single("")
     except ModelError as error:
-        return CheckLine("sanity", "empty text", "refused", "fair", f"leave empty passages out: {error}")
+        return CheckLine(
+            "sanity", "empty text", "refused", "fair", f"leave empty passages out: {_one_line(error)}"
+        )
     length = float(np.linalg.norm(vector))
     usable = bool(np.isfinite(length)) and length > 0.0
     advice = "" if usable else "leave empty passages out: their vector has no direction"
@@ -192,7 +197,7 @@ def _ending_is_read(encoder: ProbeEncoder, words: int, heard: _Heard) -> bool:
     try:
         vectors = encoder.array(encoder.batch(texts))
     except ModelError as error:
-        heard.errors.append(str(error))
+        heard.errors.append(_one_line(error))
         return False
     return _largest_gap(vectors[:1], vectors[1:]) > _UNREAD
 
@@ -234,6 +239,11 @@ def _truncated(encoder: ProbeEncoder) -> int:
 def _largest_gap(a: DoubleArray, b: DoubleArray) -> float:
     # Rounding may put a cosine a hair above 1.
     return max(0.0, 1.0 - float(np.min(row_cosines(a, b))))
+
+
+def _one_line(error: ModelError) -> str:
+    """What a model said, fit for a cell of a table: a service's answer may be a page long."""
+    return " ".join("".join(one if one.isprintable() else " " for one in str(error)).split())[:_SAID]
 
 
 def _gap(gap: float) -> str:

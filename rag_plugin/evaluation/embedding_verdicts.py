@@ -23,6 +23,7 @@ class CheckLine:
         verdict: `good`, `fair`, `poor`; `info` where there is nothing to judge.
         advice: What follows from it.
         numbers: The numbers, for programs.
+        missed: Texts that were closer to what means something else.
     """
 
     group: Group
@@ -31,6 +32,7 @@ class CheckLine:
     verdict: Verdict
     advice: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
+    missed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -140,11 +140,8 @@ def _unquoted(place: str, text: str) -> str:
 
 def _misspelt(path: Path, count: int) -> tuple[Triplet, ...]:
     """Misspellings, each with another word of the sample that begins with another letter."""
-    found = [
-        match.groups()
-        for text, _ in lines_of(path, "lines of wrong->right")
-        if (match := _MISSPELT.fullmatch(text))
-    ]
+    matches = (_MISSPELT.fullmatch(line) for _, line in lines_of(path, "lines of wrong->right"))
+    found = [match.groups() for match in matches if match]
     chosen = _sample(found, count)
     shuffled = [chosen[place][1] for place in np.random.default_rng(1).permutation(len(chosen))]
     triplets = []
@@ -158,7 +155,7 @@ def _misspelt(path: Path, count: int) -> tuple[Triplet, ...]:
 
 def _rows(path: Path, columns: int) -> Iterator[tuple[str, list[str]]]:
     """Rows of a tab-separated file in which quotes mean nothing, each with its place; a header is a row too."""
-    for text, place in lines_of(path, "tab-separated text"):
+    for place, text in lines_of(path, "tab-separated text"):
         row = text.split("\t")
         if len(row) < columns:
             raise InvalidInputError(f"{place} has {len(row)} columns; expected {columns} or more")

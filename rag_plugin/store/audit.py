@@ -85,7 +85,7 @@ def _counts(view: View, checked: dict[str, int]) -> Iterator[str]:
         yield f"{recorded} nodes were written and {nodes} are there: rows went missing. Restore a backup."
     if vectors not in (0, nodes) or strays:
         yield f"{nodes} nodes and {vectors} vectors do not belong together. Restore a backup."
-    live = view.legs.rows.view[view.legs.alive]
+    live = view.legs.rows.items[view.legs.alive]
     rows = np.fromiter((row for (row,) in connection.execute("SELECT row FROM nodes ORDER BY row")), np.int64)
     if not np.array_equal(live, rows):
         yield "The legs and the database hold different rows. " + _REBUILD

@@ -83,10 +83,17 @@ class Database:
         self.write_lock = threading.RLock()
         self._writer: sqlite3.Connection | None = None
         self._witness = None if folder is None else Acknowledged(folder)
+        try:
+            self._open()
+        except BaseException:
+            self.close()  # a connection left behind would keep its map of shared memory, and its locks
+            raise
+
+    def _open(self) -> None:
         # Read before the database: beside a writer it would otherwise be ahead of what was seen there.
         acknowledged = 0 if self._witness is None else self._witness.read()
         with self.errors_named():
-            if not read_only:
+            if not self.read_only:
                 self._require_contents(acknowledged)
                 self._writer = self._connect()
                 self._prepare(self._writer)
@@ -95,7 +102,7 @@ class Database:
                 found = change_log.read_state(connection).writes
         if self._witness is not None:
             self._witness.demand(acknowledged, found)
-            if not read_only:
+            if not self.read_only:
                 self._witness.note(found)
 
     def _require_contents(self, acknowledged: int) -> None:

@@ -83,7 +83,7 @@ class DenseIndex:
         """A view with ``vectors``, ``(m, d)`` as the user gave them, behind the present ones."""
         stored = self._stored_form(vectors)
         longest = max(self.longest, _longest(stored))
-        return DenseIndex(self.metric, self.base, self.tail.append(stored), longest)
+        return DenseIndex(self.metric, self.base, self.tail.appended(stored), longest)
 
     def matrix(self, positions: IntArray) -> FloatArray:
         """Rows as stored (normalised for cosine), ``(m, d)``."""
@@ -93,7 +93,7 @@ class DenseIndex:
         rows = np.empty((len(positions), self.dimension), np.float32)
         in_base = positions < split
         rows[in_base] = self.base[positions[in_base]]
-        rows[~in_base] = self.tail.view[positions[~in_base] - split]
+        rows[~in_base] = self.tail.items[positions[~in_base] - split]
         return rows
 
     def compacted(self, keep: BoolArray) -> DenseIndex:
@@ -168,7 +168,7 @@ class DenseIndex:
         split = len(self.base)
         scores = np.empty(self.size, np.float32)
         scores[:split] = scan(self.base, prepared, self.metric)
-        scores[split:] = scan(self.tail.view, prepared, self.metric)
+        scores[split:] = scan(self.tail.items, prepared, self.metric)
         if allowed is not None:
             scores[~allowed] = -np.inf
         return _top_with_margin(scores, k, self._error(prepared))

@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any, cast
@@ -79,10 +79,12 @@ class Engine:
         self._write_lock = RLock()  # writers take turns, and so does who replays the log
         self._snapshot_change = -1
         self._rows_since_snapshot = 0
-        if folder is not None and not read_only:
-            snapshots.remove_leftovers(folder)
-        try:
+        with ExitStack() as undo:  # a store that cannot be opened leaves nothing open
+            if self._lock is not None:
+                undo.callback(self._lock.release)
+                snapshots.remove_leftovers(cast("Path", folder))
             self.database = Database(folder, read_only=read_only, timeout_s=timeout_s)
+            undo.callback(self.database.close)
             with self.database.snapshot() as connection:
                 settings = change_log.read_settings(connection)
             self.metric: Metric = cast("Metric", _agreed("metric", metric, settings.get("metric"), "cosine"))
@@ -95,10 +97,7 @@ class Engine:
             self._store_id = str(settings["store_id"])
             self._legs = Legs.empty(SparseIndex.empty(self.analyzer, bm25))
             self._open_legs()
-        except BaseException:
-            if self._lock is not None:
-                self._lock.release()
-            raise
+            undo.pop_all()
 
     def _claim(self, settings: dict[str, Any]) -> None:
         """Write down what a new store is built with."""
@@ -188,7 +187,7 @@ class Engine:
         self, connection: sqlite3.Connection, legs: Legs, log: Sequence[change_log.Change], change: int
     ) -> Legs:
         """``legs`` brought from their change to ``change``."""
-        newest = int(legs.rows.view[-1]) if legs.size else 0
+        newest = int(legs.rows.items[-1]) if legs.size else 0
         for entry in log:
             if entry.operation == "remove" and entry.first_row <= newest:
                 last = min(entry.last_row, newest)

@@ -156,6 +156,10 @@ def compile_filters(filters: MetadataFilters | None) -> CompiledFilters | None:
         >>> compiled.matches({"year": 2024}), compiled.matches({"year": "unknown"}), compiled.matches({})
         (True, False, False)
     """
+    if filters is not None and not isinstance(filters, MetadataFilters):
+        raise FilterError(
+            f"filters={_IN_SHORT.repr(filters)}; expected LlamaIndex's MetadataFilters, which holds a list of them."
+        )
     if filters is None or not filters.filters:
         return None
     root = _simplified(_compiled(filters, depth=1))
@@ -193,6 +197,8 @@ def _compiled(filters: MetadataFilters, depth: int) -> _Group:
 
 def _comparison(filter_: MetadataFilter) -> Comparison:
     value = filter_.value
+    if not isinstance(filter_.key, str):
+        raise _error(filter_, "needs a key that is text", "the name of a metadata key")
     try:
         operator = FilterOperator(filter_.operator)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class GrowingArray(Generic[Scalar]):
     """An immutable view of the first ``size`` entries of a buffer that only ever grows behind it.
 
-    ``append`` writes past ``size`` and returns a longer view of the same buffer, so a reader holding the
+    ``appended`` writes past ``size`` and returns a longer view of the same buffer, so a reader holding the
     older view sees nothing of it. Only the newest view may be appended to, by one writer at a time; an
     append whose result is thrown away is overwritten by the next one.
     """
@@ -24,14 +24,17 @@ class GrowingArray(Generic[Scalar]):
         self._buffer = buffer
         self.size = len(buffer) if size is None else size
 
+    def __len__(self) -> int:
+        return self.size
+
     @property
-    def view(self) -> NDArray[Scalar]:
+    def items(self) -> NDArray[Scalar]:
         """The entries, ``(size, …)``, not to be written to."""
         view = self._buffer[: self.size]
         view.flags.writeable = False
         return view
 
-    def append(self, values: NDArray[Scalar]) -> GrowingArray[Scalar]:
+    def appended(self, values: NDArray[Any]) -> GrowingArray[Scalar]:
         """A view with ``values`` behind the entries of this one."""
         size = self.size + len(values)
         buffer = self._buffer

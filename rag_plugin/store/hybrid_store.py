@@ -235,6 +235,10 @@ class HybridStore(AsyncTwins):
         Raises:
             InvalidInputError: An unknown node id, or a value JSON cannot carry; nothing was changed.
         """
+        if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
+            raise InvalidInputError(
+                f"changes={changes!r}; expected values by metadata key, {{'key': value}}."
+            )
         with self._engine.sole_writer():
             with self._engine.view() as view:
                 records = with_metadata(view, checked_ids("node_ids", node_ids), changes)
@@ -269,7 +273,7 @@ class HybridStore(AsyncTwins):
         with self._engine.view() as view:
             selection = view.select(filters, node_ids=node_ids)
             positions = view.legs.alive if selection.mask is None else selection.mask
-            return full_nodes(view, view.legs.rows.view[np.flatnonzero(positions)].tolist())
+            return full_nodes(view, view.legs.rows.items[np.flatnonzero(positions)].tolist())
 
     def ref_doc_ids(self) -> set[str]:
         """Ids of all documents the stored nodes were cut from."""

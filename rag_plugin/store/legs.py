@@ -102,7 +102,7 @@ class Legs:
 
     def positions_of(self, rows: IntArray) -> IntArray:
         """Positions of those ``rows`` that are known and alive, ascending."""
-        known = self.rows.view
+        known = self.rows.items
         places = np.searchsorted(known, np.sort(rows))
         places = places[places < len(known)]
         places = places[np.isin(known[places], rows)]
@@ -123,7 +123,7 @@ class Legs:
             return self
         return Legs(
             self.change,
-            self.rows.append(rows),
+            self.rows.appended(rows),
             np.concatenate([self.alive, np.ones(len(rows), bool)]),
             dense.append(vectors) if dense is not None and vectors is not None else None,
             self.sparse.append(texts),
@@ -157,7 +157,7 @@ class Legs:
         """Legs without tombstones, renumbered."""
         return Legs(
             self.change,
-            GrowingArray(self.rows.view[self.alive]),
+            GrowingArray(self.rows.items[self.alive]),
             np.ones(self.live_count, bool),
             None if self.dense is None else self.dense.compacted(self.alive),
             self.sparse.compacted(self.alive),

@@ -30,6 +30,11 @@ def run_query(
 ) -> VectorStoreQueryResult:
     """Answer ``query``.
 
+    Args:
+        view: Where to search.
+        query: What for.
+        mmr_threshold: Wins over the query's own, as in LlamaIndex's store.
+
     Raises:
         UnsupportedQueryError: A mode this store does not serve.
         InvalidInputError: A vector or text is missing, or k is below 1.
@@ -51,12 +56,12 @@ def run_query(
         case VectorStoreQueryMode.HYBRID:
             found = _hybrid(view, query, selection)
         case VectorStoreQueryMode.MMR:
-            threshold = mmr_threshold if query.mmr_threshold is None else query.mmr_threshold
+            threshold = query.mmr_threshold if mmr_threshold is None else mmr_threshold
             found = _mmr(view, query, selection, _MMR_THRESHOLD if threshold is None else threshold)
         case _:
             raise UnsupportedQueryError(
-                f"HybridStore does not serve mode {query.mode.value!r}; it serves default, sparse, "
-                "text_search, hybrid and mmr."
+                f"HybridStore does not serve mode {getattr(query.mode, 'value', query.mode)!r}; it serves default, "
+                "sparse, text_search, hybrid and mmr."
             )
     positions, scores = found
     nodes = view.nodes(positions, selection.filters)
@@ -116,7 +121,7 @@ def _vector(view: View, query: VectorStoreQuery) -> FloatArray:
 
 
 def _text(query: VectorStoreQuery) -> str:
-    if query.query_str is None or not query.query_str.strip():
+    if not isinstance(query.query_str, str) or not query.query_str.strip():
         raise InvalidInputError(f"Mode {query.mode.value!r} needs query_str, a text that is not empty.")
     return query.query_str
 
@@ -130,9 +135,9 @@ def _dense(view: View, query: VectorStoreQuery, k: int, selection: Selection) ->
 
 def _hybrid(view: View, query: VectorStoreQuery, selection: Selection) -> tuple[IntArray, DoubleArray]:
     alpha = 0.5 if query.alpha is None else query.alpha
-    if not 0.0 <= alpha <= 1.0:
+    if not isinstance(alpha, int | float) or not 0.0 <= alpha <= 1.0:
         raise InvalidInputError(
-            f"alpha={alpha}; expected 0 (words alone) to 1 (vector alone), or None for auto."
+            f"alpha={alpha!r}; expected 0 (words alone) to 1 (vector alone), or None for auto."
         )
     k = query.hybrid_top_k or query.similarity_top_k
     search = Query(
@@ -159,8 +164,8 @@ def _mmr(
     Each step takes the candidate with the highest ``λ·sim(q, d) − (1 − λ)·max sim(d, chosen)``, λ being
     ``mmr_threshold``; the scores returned are those sums.
     """
-    if not 0.0 <= threshold <= 1.0:
-        raise InvalidInputError(f"mmr_threshold={threshold}; expected 0 (diverse) to 1 (similar).")
+    if not isinstance(threshold, int | float) or not 0.0 <= threshold <= 1.0:
+        raise InvalidInputError(f"mmr_threshold={threshold!r}; expected 0 (diverse) to 1 (similar).")
     k = query.similarity_top_k
     positions, relevance = _dense(view, query, _MMR_PREFETCH * k, selection)
     dense = view.legs.dense

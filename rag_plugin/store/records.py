@@ -32,6 +32,9 @@ from rag_plugin.types import FloatArray
 DIGEST_BYTES = 16
 """128 bits: a damaged record passes unnoticed with probability 2^-128."""
 
+MAX_METADATA_DEPTH = 200
+"""How deep metadata may nest: what one thread could write, another with less stack left must be able to read."""
+
 _NODE_CLASSES: dict[str, type[BaseNode]] = {
     cls.class_name(): cls for cls in (TextNode, ImageNode, IndexNode, Node)
 }
@@ -110,7 +113,8 @@ def records_of(nodes: Iterable[BaseNode]) -> list[NodeRecord]:
     Raises:
         InvalidInputError: Not a list of nodes, or one that cannot be stored.
     """
-    if isinstance(nodes, BaseNode) or not isinstance(nodes, Iterable):
+    given: Any = nodes  # whatever a user hands in, a single node included
+    if isinstance(given, BaseNode) or not isinstance(given, Iterable):
         raise InvalidInputError(
             f"Expected a list of nodes, found {type(nodes).__name__}. For one, write [node]."
         )
@@ -146,6 +150,8 @@ def record_of(node: BaseNode) -> NodeRecord:
         text = json.dumps([_NAME_OF_CLASS[home], fields], ensure_ascii=False, separators=(",", ":"))
         metadata = fields.get("metadata") or {}
         if not _is_plain(metadata):
+            if _nests_deeper(metadata, MAX_METADATA_DEPTH):
+                raise ValueError(f"its metadata nests deeper than {MAX_METADATA_DEPTH} levels")
             metadata = json.loads(json.dumps(metadata))
     except (TypeError, ValueError, RecursionError) as error:  # pydantic's errors are ValueErrors
         raise InvalidInputError(
@@ -164,12 +170,14 @@ def record_of(node: BaseNode) -> NodeRecord:
 
 
 def _fields_of(node: BaseNode) -> dict[str, Any]:
+    # A field of the wrong type, set past pydantic's checks, would make a node that cannot be read back.
     if type(node) is TextNode:
         # Fields at their default are left out: half of a stock node's JSON is boilerplate.
-        fields = node.model_dump(exclude={"embedding"}, exclude_defaults=True)
+        fields = node.model_dump(exclude={"embedding"}, exclude_defaults=True, warnings="error")
+        if nothing := [name for name, value in fields.items() if value is None]:
+            raise TypeError(f"its {nothing[0]} is None")
     else:
-        fields = node.to_dict()
-        fields.pop("embedding", None)
+        fields = node.to_dict(exclude={"embedding"}, warnings="error")
     fields.pop("class_name", None)
     return fields
 
@@ -180,6 +188,14 @@ def _is_plain(metadata: dict[str, Any]) -> bool:
         type(key) is str and (value is None or type(value) in (str, int, float, bool))
         for key, value in metadata.items()
     )
+
+
+def _nests_deeper(metadata: dict[str, Any], levels: int) -> bool:
+    layer: list[Any] = [metadata]
+    for _ in range(levels):
+        inside = (value.values() if isinstance(value, dict) else value for value in layer)
+        layer = [value for values in inside for value in values if isinstance(value, dict | list | tuple)]
+    return bool(layer)
 
 
 def node_from_payload(payload: bytes, *, row: int) -> BaseNode:

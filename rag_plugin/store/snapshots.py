@@ -194,10 +194,10 @@ def clear(folder: Path) -> None:
 
 
 def _write_arrays(folder: Path, legs: Legs) -> None:
-    np.save(folder / _ROWS, legs.rows.view, allow_pickle=False)
+    np.save(folder / _ROWS, legs.rows.items, allow_pickle=False)
     np.save(folder / _ALIVE, legs.alive, allow_pickle=False)
     if legs.dense is not None:
-        parts = [np.ascontiguousarray(part) for part in (legs.dense.base, legs.dense.tail.view)]
+        parts = [np.ascontiguousarray(part) for part in (legs.dense.base, legs.dense.tail.items)]
         header = {
             "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
             "fortran_order": False,

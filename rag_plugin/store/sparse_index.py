@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import numpy as np
 
 from rag_plugin.errors import InvalidInputError, StoreFormatError
+from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.store.sparse_lexicon import Lexicon
 from rag_plugin.store.sparse_merge import MergeInBackground, settled
 from rag_plugin.store.sparse_passages import PassageTerms
 from rag_plugin.store.sparse_search import ScratchPool
 from rag_plugin.store.sparse_segment import (
-    GrowingArray,
     Segment,
     counted_terms,
     merged,
@@ -101,8 +101,6 @@ class SparseIndex(SparseView):
         for begin in range(0, len(texts), _CHUNK):
             lengths, term_ids = self._shared.lexicon.numbered(texts[begin : begin + _CHUNK])
             index = index._with_counted(lengths, term_ids)
-        if index._segments is self._segments:
-            return index
         fresh = sum(segment.posting_count for segment in index._segments[len(self._segments) :])
         segments = settled(
             index._segments, index._live.items, self._shared.background, inline_postings=_INLINE_SHARE * fresh

@@ -1,9 +1,9 @@
-"""Immutable blocks of postings, and the arrays that grow under their readers."""
+"""Immutable blocks of postings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,42 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_plugin.types import BoolArray, IntArray
-
-_Item = TypeVar("_Item", bound=np.generic)
-
-
-class GrowingArray(Generic[_Item]):
-    """A handle on the first `size` items of a buffer that others may be appending to.
-
-    Appending writes behind the last item and returns a new handle, so older handles see what they always
-    saw. Appending to the same handle twice overwrites what the first wrote: only the newest handle may be
-    kept. One writer at a time.
-    """
-
-    def __init__(self, items: NDArray[_Item]) -> None:
-        self._buffer = items
-        self._size = len(items)
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def items(self) -> NDArray[_Item]:
-        """(size,) the items; not to be written to."""
-        return self._buffer[: self._size]
-
-    def appended(self, more: NDArray[Any]) -> GrowingArray[_Item]:
-        """A handle on these items and more."""
-        size = self._size + len(more)
-        buffer = self._buffer
-        if size > len(buffer) or not buffer.flags.writeable:
-            # Growing by half keeps appending linear in all and wastes a third at most.
-            buffer = np.empty(max(size + size // 2, 64), buffer.dtype)
-            buffer[: self._size] = self._buffer[: self._size]
-        buffer[self._size : size] = more
-        handle = GrowingArray(buffer)
-        handle._size = size
-        return handle
 
 
 @dataclass(frozen=True, eq=False)

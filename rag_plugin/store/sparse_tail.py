@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rag_plugin.store.sparse_segment import GrowingArray
+from rag_plugin.store.growing_array import GrowingArray
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_plugin.store.analyzer import Analyzer
+    from rag_plugin.store.growing_array import GrowingArray
     from rag_plugin.store.sparse_lexicon import Lexicon
     from rag_plugin.store.sparse_merge import MergeInBackground
     from rag_plugin.store.sparse_search import ScratchPool
-    from rag_plugin.store.sparse_segment import GrowingArray, Segment
+    from rag_plugin.store.sparse_segment import Segment
     from rag_plugin.store.sparse_tail import Tail
     from rag_plugin.types import BoolArray, DoubleArray, IntArray
 

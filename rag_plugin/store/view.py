@@ -63,7 +63,7 @@ class View:
     def _filter_mask(self, compiled: CompiledFilters) -> BoolArray:
         mask = self.legs.masks.get(compiled.cache_key)
         if mask is None:
-            mask = compiled.mask(self.connection, self.legs.rows.view)
+            mask = compiled.mask(self.connection, self.legs.rows.items)
             self.legs.masks.put(compiled.cache_key, mask)
         return mask
 
@@ -84,7 +84,7 @@ class View:
         Raises:
             StoreCorruptedError: A row is missing or damaged, or the metadata index let a wrong node through.
         """
-        rows = self.legs.rows.view[positions].tolist()
+        rows = self.legs.rows.items[positions].tolist()
         found = {row: payload for row, _, payload in read_payloads(self.connection, rows)}
         nodes = []
         for row in rows:

@@ -180,7 +180,7 @@ def _ranked_relevance(found: Found, order: IntArray, cutoff: int | None) -> IntA
 
 def _document_ids(view: View, positions: IntArray) -> list[str]:
     """What qrels call each node: its document, or itself if it comes from none."""
-    rows = view.legs.rows.view[positions].tolist()
+    rows = view.legs.rows.items[positions].tolist()
     statement = "SELECT row, ref_doc_id, node_id FROM nodes WHERE row IN"
     named = {row: ref or node_id for row, ref, node_id in select_in(view.connection, statement, rows)}
     return [named[row] for row in rows]

@@ -41,7 +41,7 @@ QUESTION = PromptTemplate(
 Language Models", SIGIR 2022, without their examples, which would steer language and topic."""
 
 _PASSAGE_CHARS: Final = 2_000
-_MIN_WORDS: Final = 8  # a heading or a page number leaves nothing to ask
+_MIN_CHARS: Final = 40  # a heading or a page number leaves nothing to ask
 _COPIED_WORDS: Final = 8  # a run this long is the passage's own sentence
 _TRIES_PER_QUESTION: Final = 3
 _MAX_RETRIES: Final = 2
@@ -146,7 +146,9 @@ def _question(answer: str, passage: str, prompt: str, max_chars: int) -> tuple[s
 
 
 def _copies(question: str, passage: str) -> bool:
-    words, text = question.casefold().split(), f" {' '.join(passage.casefold().split())} "
+    words, text = question.casefold().split(), f" {passage.casefold()} "
+    if question.casefold().rstrip(" ?.!？。！") in text:
+        return True
     runs = (words[start : start + _COPIED_WORDS] for start in range(len(words) - _COPIED_WORDS + 1))
     return any(f" {' '.join(run)} " in text for run in runs)
 
@@ -157,18 +159,18 @@ def _drawn(store: HybridStore, seed: int) -> Iterator[BaseNode]:
     Each batch has a view of its own: a model takes minutes, and a read transaction must not last as long.
     """
     with store.view() as view:
-        rows = view.legs.rows.view[view.legs.alive]
+        rows = view.legs.rows.items[view.legs.alive]
     order = np.random.default_rng(seed).permutation(len(rows))
     for start in range(0, len(rows), _BATCH):
         batch = rows[order[start : start + _BATCH]]
         with store.view() as view:
             known = view.legs.positions_of(batch)
             nodes = {
-                int(view.legs.rows.view[at]): node for at, node in zip(known, view.nodes(known), strict=True)
+                int(view.legs.rows.items[at]): node for at, node in zip(known, view.nodes(known), strict=True)
             }
         for row in batch.tolist():
             node = nodes.get(row)
-            if node is not None and len(node.get_content().split()) >= _MIN_WORDS:
+            if node is not None and len(clean_text(node.get_content())) >= _MIN_CHARS:
                 yield node
 
 

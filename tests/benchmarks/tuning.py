@@ -1,0 +1,98 @@
+"""What tuning on a collection's train queries is worth on its test queries, and what it makes of nonsense.
+
+    python -m tests.benchmarks.tuning scifact --shuffles 20 --json results.json
+
+Tunes on the train split, then measures the test split, whose queries tuning never saw: before, after, and
+under the setting the train queries fit best, whether or not tuning trusted it. Then tunes again on judgements
+dealt to the wrong queries, where anything but "no change" is a mistake; the exit status says whether it made
+one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_plugin.embeddings.onnx import OnnxEmbedding
+from rag_plugin.evaluation import evaluate, load_beir
+from rag_plugin.retriever import HybridRetriever
+from rag_plugin.store.tuned import SETTING, Belonging, learned_value
+from rag_plugin.tuning import tune
+from tests.benchmarks.data import DataMissingError, data_folder, data_is_required
+from tests.benchmarks.quality import filled_store, known_queries
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def shuffled(qrels: Mapping[str, Mapping[str, int]], seed: int) -> dict[str, Mapping[str, int]]:
+    """The same judgements, each set of them given to a query drawn at random."""
+    judged = list(qrels.values())
+    random.Random(seed).shuffle(judged)
+    return dict(zip(qrels, judged, strict=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tune, measure, print, and say by the exit status whether nonsense was refused and the floor held."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.tuning", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("collection", help="name of a folder under datasets/ with a train split")
+    parser.add_argument(
+        "--data", help="folder of the collections (default: RAG_PLUGIN_DATA or ../shared/data)"
+    )
+    parser.add_argument("--model", default="bge-small-en-v1.5", help="embedding model: a name or a folder")
+    parser.add_argument("--train-queries", default="queries-train.jsonl", help="file of the train queries")
+    parser.add_argument("--shuffles", type=int, default=20, help="how often to tune on nonsense")
+    parser.add_argument("--floor", type=float, help="fail if nDCG@10 after tuning is lower")
+    parser.add_argument("--json", type=Path, help="file to write all numbers to")
+    options = parser.parse_args(arguments)
+    try:
+        root = data_folder(options.data) / "datasets" / options.collection
+    except DataMissingError as error:
+        print(error, file=sys.stderr)
+        return 1 if data_is_required() or options.data else 0
+    test = load_beir(root)
+    train = load_beir(root, split="train", queries=options.train_queries)
+    model = OnnxEmbedding(options.model)
+    store = filled_store(test, model, model.fingerprint)
+    known = [known_queries(split, model, model.fingerprint) for split in (train, test)]
+    queries = known[0].model_copy(update={"vectors": known[0].vectors | known[1].vectors})
+    retriever = HybridRetriever(store, embed_model=queries)
+
+    refused = sum(
+        not tune(retriever, train.queries, shuffled(train.qrels, seed), seed=seed, save=False).changed
+        for seed in range(options.shuffles)
+    )
+    print(f"shuffled judgements: no change in {refused} of {options.shuffles}", flush=True)
+
+    asked = evaluate({"before": retriever}, test.queries, test.qrels, ["nDCG@10"])
+    report = tune(retriever, train.queries, train.qrels)
+    print(report, flush=True)
+    told = evaluate({"after": retriever}, test.queries, test.qrels, ["nDCG@10"])
+    # As if tuning had trusted it: kept by hand, and found by the same retriever.
+    with store.view() as view:
+        belonging = Belonging.of(view, retriever.embedding_id)
+    store.client.remember(SETTING, learned_value(report.best, belonging))
+    fitted = evaluate({"fitted": retriever}, test.queries, test.qrels, ["nDCG@10"])
+    runs = {**asked.runs, **told.runs, **fitted.runs}
+    together = replace(asked, runs=runs, latencies_ms={}, baseline="before")
+    print(together)
+    if options.json:
+        numbers = {name: together.mean(name) for name in together.runs}
+        outcome = {"test_nDCG@10": numbers, "report": report.to_json(), "refused": refused}
+        options.json.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
+    after = together.mean("after")
+    low = options.floor is not None and after < options.floor
+    if low:
+        print(f"FAILED nDCG@10 after tuning is {after:.4f}, below {options.floor:.4f}", file=sys.stderr)
+    return 1 if low or refused < options.shuffles else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
