@@ -35,7 +35,7 @@ from rag_plugin.store.hybrid_search import (
 )
 from rag_plugin.store.hybrid_store import HybridStore
 from rag_plugin.store.queries import check_model, query_vector
-from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, learned
+from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, Learned, learned
 from rag_plugin.store.view import View
 from rag_plugin.types import FloatArray, Mode
 
@@ -233,9 +233,11 @@ class HybridRetriever(BaseRetriever):
 
     def _search(self, expanded: ExpandedQuery, vectors: list[FloatArray], clock: _Clock) -> QueryExplanation:
         with self._store.view() as view:
-            setting = self.setting(view)
-            view = setting.scored(view)
+            known = self.learned_in(view)
+            setting, view = known.setting, known.setting.scored(view)
             query = self.query_in(view, expanded, vectors)
+            if known.adapter is not None and query.vector is not None:
+                query = replace(query, vector=known.adapter.moved(query.vector))
             selection = view.select(self._filters)
             candidates = gather(
                 view, query, dense_k=setting.candidates, sparse_k=setting.candidates, mask=selection.mask
@@ -261,8 +263,8 @@ class HybridRetriever(BaseRetriever):
         variants = tuple(f"{v.text} ({v.kind}, weight {v.weight:.2f})" for v in expanded.variants)
         return QueryExplanation(hits, Trace(expanded.query_str, variants, clock.seconds, expanded.degraded))
 
-    def setting(self, view: View) -> FusionSetting:
-        """How this retriever fuses in a view: as its arguments say, or as tuning left it in the store.
+    def learned_in(self, view: View) -> Learned:
+        """How this retriever searches a view: as its arguments say, or as tuning left it in the store.
 
         Arguments that were given win: ``fusion``, ``weights``, ``feedback=False``, another ``candidates``.
         """
@@ -270,11 +272,13 @@ class HybridRetriever(BaseRetriever):
         model = None if self._embed_model is None else embedding_id(self._embed_model)
         found = learned(view, model) if self._takes_tuning else None
         if found is None:
-            return own
-        candidates = self._candidates
+            return Learned(own)
+        tuned, candidates = found.setting, self._candidates
         if candidates == DEFAULT_CANDIDATES:
-            candidates = max(found.candidates, self._similarity_top_k)
-        return replace(found, feedback=found.feedback and self._feedback, candidates=candidates)
+            candidates = max(tuned.candidates, self._similarity_top_k)
+        return Learned(
+            replace(tuned, feedback=tuned.feedback and self._feedback, candidates=candidates), found.adapter
+        )
 
     def query_in(self, view: View, expanded: ExpandedQuery, vectors: list[FloatArray]) -> Query:
         """All variants as one query.

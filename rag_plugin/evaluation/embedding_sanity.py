@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from rag_plugin.errors import ModelError
+from rag_plugin.errors import RagPluginError
 from rag_plugin.evaluation.embedding_measures import row_cosines
 from rag_plugin.evaluation.embedding_verdicts import BATCHED, REPEATED, UNIT_LENGTH, CheckLine, Verdict
 from rag_plugin.evaluation.probes import SIMILAR, UNRELATED
@@ -32,9 +32,6 @@ _ENDINGS: Final = (
 _FEWEST_WORDS: Final = 32
 _MOST_WORDS: Final = 2048
 """Longer passages than this are no good for retrieval, and a model that reads them takes its time."""
-
-_SAID: Final = 160
-"""Characters of an error that are shown."""
 
 _UNREAD: Final = 1e-5
 """1 − cosine up to which two endings, a quarter of the text, have left no trace: noise stays under 1e-6, an
@@ -131,10 +128,8 @@ def empty_line(encoder: ProbeEncoder) -> CheckLine:
     """What an empty text becomes."""
     try:
         vector = encoder.single("")
-    except ModelError as error:
-        return CheckLine(
-            "sanity", "empty text", "refused", "fair", f"leave empty passages out: {_one_line(error)}"
-        )
+    except RagPluginError as error:
+        return CheckLine("sanity", "empty text", "refused", "fair", f"leave empty passages out: {error}")
     length = float(np.linalg.norm(vector))
     usable = bool(np.isfinite(length)) and length > 0.0
     advice = "" if usable else "leave empty passages out: their vector has no direction"
@@ -196,8 +191,8 @@ def _ending_is_read(encoder: ProbeEncoder, words: int, heard: _Heard) -> bool:
     texts = [" ".join((*_cycle(_WORDS, words), *_cycle(ending, words // 3))) for ending in _ENDINGS]
     try:
         vectors = encoder.array(encoder.batch(texts))
-    except ModelError as error:
-        heard.errors.append(_one_line(error))
+    except RagPluginError as error:
+        heard.errors.append(str(error))
         return False
     return _largest_gap(vectors[:1], vectors[1:]) > _UNREAD
 
@@ -239,11 +234,6 @@ def _truncated(encoder: ProbeEncoder) -> int:
 def _largest_gap(a: DoubleArray, b: DoubleArray) -> float:
     # Rounding may put a cosine a hair above 1.
     return max(0.0, 1.0 - float(np.min(row_cosines(a, b))))
-
-
-def _one_line(error: ModelError) -> str:
-    """What a model said, fit for a cell of a table: a service's answer may be a page long."""
-    return " ".join("".join(one if one.isprintable() else " " for one in str(error)).split())[:_SAID]
 
 
 def _gap(gap: float) -> str:

@@ -67,8 +67,8 @@ RULE_OF_THUMB: Final = AtLeast(good=0.9, fair=0.5)
 """Share of pairs on the right side: nearly all of them, or most."""
 
 TOLD_APART: Final = AtLeast(good=0.98, fair=0.9)
-"""Area under the curve, similar against unrelated. Counting shared words gives .78 on these pairs, shared
-letter trigrams .89: a model has to beat both. One error in 50 is two of the top 100."""
+"""Area under the curve, similar against unrelated. Counting shared words gives .79 on these pairs, shared
+letter trigrams .88: a model has to beat both. One error in 50 is two of the top 100."""
 
 SEPARATION: Final = AtLeast(good=3.0, fair=2.0)
 """The same two marks for normal distributions: Φ(3/√2) = .983, Φ(2/√2) = .921."""

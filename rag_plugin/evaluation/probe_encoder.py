@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from rag_plugin.types import DoubleArray
+
+_SAID: Final = 200
+"""Characters of a model's error that are told."""
 
 Given = TypeVar("Given")
 Vectors = TypeVar("Vectors")
@@ -51,9 +54,8 @@ class ProbeEncoder:
         Raises:
             ModelError: The model fails, or returns something else than one vector per text.
         """
-        return self.array(
-            [self._vector(self._ask(self.embed_model.get_query_embedding, text, 1)) for text in texts]
-        )
+        asked = (self._ask(self.embed_model.get_query_embedding, text, 1) for text in texts)
+        return self.array([np.asarray(vector, dtype=np.float64) for vector in asked])
 
     def batch(self, texts: list[str]) -> list[DoubleArray]:
         """One batched call, whatever was seen before; the vectors may differ in length.
@@ -64,7 +66,7 @@ class ProbeEncoder:
         vectors = self._ask(self.embed_model.get_text_embedding_batch, texts, len(texts))
         if len(vectors) != len(texts):
             raise ModelError(f"{self.name} returned {len(vectors)} vectors for {len(texts)} texts.")
-        found = [self._vector(vector) for vector in vectors]
+        found = [np.asarray(vector, dtype=np.float64) for vector in vectors]
         self._passages.update(zip(texts, found, strict=True))
         return found
 
@@ -72,9 +74,9 @@ class ProbeEncoder:
         """One call for one passage, whatever was seen before.
 
         Raises:
-            ModelError: The model fails, or returns no vector.
+            ModelError: The model fails.
         """
-        return self._vector(self._ask(self.embed_model.get_text_embedding, text, 1))
+        return np.asarray(self._ask(self.embed_model.get_text_embedding, text, 1), dtype=np.float64)
 
     def array(self, vectors: Sequence[DoubleArray]) -> DoubleArray:
         """Vectors as `(n, d)`.
@@ -91,15 +93,6 @@ class ProbeEncoder:
             raise ModelError(f"{self.name} returned NaN or infinity for {broken} of {len(rows)} texts.")
         return rows
 
-    def _vector(self, returned: Sequence[float]) -> DoubleArray:
-        try:
-            vector = np.asarray(returned, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"{self.name} returned something that is no vector: {error}") from error
-        if vector.ndim != 1:
-            raise ModelError(f"{self.name} returned an array of shape {vector.shape} for one text.")
-        return vector
-
     def _ask(self, call: Callable[[Given], Vectors], given: Given, texts: int) -> Vectors:
         self.asked += texts
         try:
@@ -107,6 +100,11 @@ class ProbeEncoder:
         except RagPluginError:
             raise
         except Exception as error:  # embedding models are others' code and raise anything
-            raise ModelError(
-                f"{self.name} failed on {texts} texts: {type(error).__name__}: {error}"
-            ) from error
+            said = f"{type(error).__name__}: {_one_line(str(error))}"
+            raise ModelError(f"{self.name} failed on {texts} texts: {said}") from error
+
+
+def _one_line(text: str) -> str:
+    """What a model said, fit for one line: a service's answer may be pages long."""
+    line = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    return line if len(line) <= _SAID else f"{line[:_SAID]}\u2026"

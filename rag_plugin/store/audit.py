@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,10 +13,12 @@ import numpy as np
 from rag_plugin.errors import StoreCorruptedError
 from rag_plugin.store import metadata_index
 from rag_plugin.store.change_log import live_count
+from rag_plugin.store.id_hashes import IdHashes
+from rag_plugin.store.plain_bm25 import PlainBm25
 from rag_plugin.store.records import metadata_from_payload, node_from_payload
 from rag_plugin.store.rows import batches
-from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.store.view import View, verify_record
+from rag_plugin.types import DoubleArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from rag_plugin.store.engine import Engine
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 _PROBES = 8
 """Stored vectors and texts that serve as audit queries, spread over the store."""
 _PROBE_K = 20
+_PROBE_TERMS = 20
 _DENSE_TOLERANCE = 1e-5
 _SPARSE_TOLERANCE = 1e-4
 _REBUILD = "Close the store, delete its snapshots folder and open it again."
@@ -135,22 +139,28 @@ def _legs(view: View, checked: dict[str, int]) -> Iterator[str]:
             exact = np.sort(_plain_similarities(stored, query, legs.dense.metric))[::-1][: len(found)]
             if np.abs(exact - similarities).max() > _DENSE_TOLERANCE:
                 yield f"The dense leg disagrees with NumPy at position {probe}. {_REBUILD}"
-    texts = [text for batch in batches(view.connection, 0) for text in batch.texts]
+    texts: list[str] = []
+    ids = IdHashes.empty()
+    for batch in batches(view.connection, 0):
+        texts += batch.texts
+        ids = ids.appended(batch.ids)
+    if not np.array_equal(ids.table.items, legs.ids.table.items[live]):
+        yield f"The hashes of ids beside the legs are not those of the nodes. {_REBUILD}"
     yield from _sparse(view, texts, probes, live)
 
 
-def _sparse(view: View, texts: list[str], probes: np.ndarray, live: np.ndarray) -> Iterator[str]:
+def _sparse(view: View, texts: list[str], probes: IntArray, live: IntArray) -> Iterator[str]:
     sparse = view.legs.sparse
-    rebuilt = SparseIndex.empty(sparse.analyzer, sparse.bm25).append(texts)
+    corpus = sparse.analyzer.terms_batch(texts)
+    plain = PlainBm25(sparse.bm25, corpus)
     for probe in probes:
-        text = texts[int(np.searchsorted(live, probe))][:500]
-        kept = sparse.scores(sparse.query(text), live)
-        fresh = rebuilt.scores(rebuilt.query(text), np.arange(len(live)))
-        if np.abs(kept - fresh).max(initial=0.0) > _SPARSE_TOLERANCE:
-            yield f"The sparse leg disagrees with a rebuilt one at position {probe}. {_REBUILD}"
+        terms = corpus[int(np.searchsorted(live, probe))][:_PROBE_TERMS]
+        kept = sparse.scores(sparse.query_of(Counter(terms)), live)
+        if np.abs(kept - plain.scores(terms)).max(initial=0.0) > _SPARSE_TOLERANCE:
+            yield f"The sparse leg disagrees with BM25 done by hand at position {probe}. {_REBUILD}"
 
 
-def _plain_similarities(stored: np.ndarray, query: np.ndarray, metric: str) -> np.ndarray:
+def _plain_similarities(stored: FloatArray, query: FloatArray, metric: str) -> DoubleArray:
     wide, point = stored.astype(np.float64), query.astype(np.float64)
     if metric == "l1":
         return np.asarray(1.0 / (1.0 + np.abs(wide - point).sum(axis=1)))

@@ -307,7 +307,7 @@ class Database:
             connection.close()
         if self._writer is not None:
             with suppress(sqlite3.Error):  # folding the WAL back is a courtesy; the data is safe without
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._checkpoint()
             self._writer.close()
         if self._witness is not None:
             self._witness.close()
@@ -318,7 +318,7 @@ class Database:
         return self._closed
 
     def vacuum(self) -> None:
-        """Give the pages of deleted rows back to the file system.
+        """Rebuild the indexes and give the pages of deleted rows back to the file system.
 
         Raises:
             StoreWriteError: Not enough room for the rewritten copy.
@@ -326,6 +326,7 @@ class Database:
         self.check_usable()
         if self._writer is not None:
             with self.write_lock, self.errors_named():
+                self._writer.execute("REINDEX")  # VACUUM copies indexes as they are, damage and all
                 self._writer.execute("VACUUM")
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -338,10 +339,19 @@ class Database:
         if wal.exists() and wal.stat().st_size > _WAL_LIMIT_BYTES:
             try:
                 with self.write_lock, self.errors_named():
-                    self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._checkpoint()
             except StoreError as error:
                 # What is in the WAL is as durable as in the database; it is only longer than wished.
                 logger.warning("The WAL could not be folded back: %s", error)
+
+    def _checkpoint(self) -> None:
+        """Fold the WAL back as far as readers allow; they are never waited for."""
+        if self._writer is not None:
+            self._writer.execute("PRAGMA busy_timeout=0")
+            try:
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout={int(self._timeout_s * 1000)}")
 
     def copy_into(self, target: sqlite3.Connection) -> None:
         """Copy the whole database, as of one moment, into ``target`` (SQLite's online backup)."""

@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from threading import RLock
 from typing import Any, cast
@@ -122,13 +122,16 @@ class Engine:
     @contextmanager
     def view(self) -> Iterator[View]:
         """Pin the newest committed change: legs and rows that belong together, until the block ends."""
+        # In memory one connection serves everybody. Whoever holds it may want to write before letting go, so
+        # the right to write comes first there, as it does for writers: the other order could lock for good.
+        first = self._write_lock if self.folder is None else nullcontext()
         while True:
-            with self.database.snapshot() as connection:
+            with first, self.database.snapshot() as connection:
                 legs = self._legs
                 if legs.change == change_log.current_change(connection):
                     yield View(legs, connection)
                     return
-            # Outside the read transaction: in memory the writer needs that very connection to go on.
+            # Outside the read transaction, which would otherwise see no newer change.
             self._catch_up()
 
     def _catch_up(self) -> None:
@@ -204,7 +207,7 @@ class Engine:
             dense = legs.dense
             if dense is None and batch.vectors is not None:
                 dense = DenseIndex.empty(batch.vectors.shape[1], self.metric)
-            legs = legs.added(batch.rows, batch.texts, batch.vectors, dense)
+            legs = legs.added(batch.rows, batch.ids, batch.texts, batch.vectors, dense)
         return legs
 
     # --- writing -----------------------------------------------------------------------------------------
@@ -240,7 +243,7 @@ class Engine:
         self._catch_up()
         with self._write_lock:
             with self.database.transaction() as connection:
-                plan = stored_rows.plan_write(connection, latest, drop_documents, drop_nodes)
+                plan = stored_rows.plan_write(connection, self._legs, latest, drop_documents, drop_nodes)
                 if plan.is_empty:
                     return plan.report(repeated)
                 dimension = self._agreed_dimension(connection, plan.added)
@@ -250,7 +253,13 @@ class Engine:
                 if dense is None and dimension:
                     dense = DenseIndex.empty(dimension, self.metric)
                 vectors = plan.added_vectors if dimension else None
-                legs = legs.added(plan.added_rows, [r.text for r in plan.added], vectors, dense).at(change)
+                legs = legs.added(
+                    plan.added_rows,
+                    [(record.node_id, record.ref_doc_id) for record in plan.added],
+                    [record.text for record in plan.added],
+                    vectors,
+                    dense,
+                ).at(change)
             self._legs = legs
             self._rows_since_snapshot += plan.rows_touched
             self._after_write()

@@ -169,10 +169,10 @@ def _auto(
         term_ids, term_weights = auto.expansion_terms(
             read.starts, read.term_ids.astype(np.int64), read.values, believed, _held_mass(view, terms)
         )
-        expansion_terms = QueryTerms(
-            tuple(sparse.term_names(term_ids)), term_ids, term_weights, terms.lexicon
+        names = sparse.term_names(term_ids)
+        expansion = sparse.lexical_scores(
+            sparse.query_of(dict(zip(names, term_weights.tolist(), strict=True))), positions
         )
-        expansion = sparse.lexical_scores(expansion_terms, positions)
         result = auto.auto_with_feedback(first, auto.similarities(moved, vectors, metric), expansion, scale)
     # Feedback speaks for both legs, so it fades with the one that is wanted less.
     parts = (share[0] * result.dense, share[1] * result.sparse, min(share) * result.feedback)
@@ -190,21 +190,12 @@ def weighted_terms(view: View, texts: Sequence[tuple[str, float]]) -> QueryTerms
 
     BM25 is linear in how often a query holds a term, so this scores as the weighted sum of the texts would.
     """
+    sparse = view.legs.sparse
     counts: dict[str, float] = {}
-    ids: dict[str, int] = {}
-    parts = [(view.legs.sparse.query(text), weight) for text, weight in texts]
-    for part, weight in parts:
-        for term, term_id, count in zip(
-            part.terms, part.term_ids.tolist(), part.counts.tolist(), strict=True
-        ):
-            counts[term] = counts.get(term, 0.0) + weight * count
-            ids[term] = term_id
-    return QueryTerms(
-        tuple(counts),
-        np.array(list(ids.values()), np.int64),
-        np.array(list(counts.values()), np.float64),
-        parts[0][0].lexicon,
-    )
+    for text, weight in texts:
+        for term in sparse.analyzer.terms(text):
+            counts[term] = counts.get(term, 0.0) + weight
+    return sparse.query_of(counts)
 
 
 def best_first(candidates: Candidates, score: DoubleArray, k: int) -> IntArray:

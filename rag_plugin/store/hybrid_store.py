@@ -28,7 +28,7 @@ from rag_plugin.store.engine import Engine
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.queries import check_model, run_query
 from rag_plugin.store.records import records_of
-from rag_plugin.store.rows import full_nodes, text_hashes, with_metadata
+from rag_plugin.store.rows import full_nodes, ref_doc_ids, text_hashes, with_metadata
 from rag_plugin.store.statistics import stats_of
 from rag_plugin.store.view import View
 from rag_plugin.types import Metric, WriteReport
@@ -278,15 +278,12 @@ class HybridStore(AsyncTwins):
     def ref_doc_ids(self) -> set[str]:
         """Ids of all documents the stored nodes were cut from."""
         with self._engine.view() as view:
-            rows = view.connection.execute(
-                "SELECT DISTINCT ref_doc_id FROM nodes WHERE ref_doc_id IS NOT NULL"
-            )
-            return {ref_doc_id for (ref_doc_id,) in rows}
+            return ref_doc_ids(view)
 
     def text_hashes(self, node_ids: Sequence[str]) -> dict[str, bytes]:
         """Hash of the text each stored node's vector was made from; unknown ids are left out."""
         with self._engine.view() as view:
-            return text_hashes(view.connection, checked_ids("node_ids", node_ids))
+            return text_hashes(view, checked_ids("node_ids", node_ids))
 
     def bind_embedding(self, model_id: str) -> None:
         """Tie the store to one embedding model; another one is refused from then on.

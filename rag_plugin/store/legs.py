@@ -16,6 +16,7 @@ import numpy as np
 from rag_plugin.fusion.scale import SAMPLE, DenseScale, estimate_scale
 from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.growing_array import GrowingArray
+from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.types import BoolArray, FloatArray, IntArray
 
@@ -67,6 +68,7 @@ class Legs:
         change: The change these legs reflect.
         rows: Row of each position, ascending, ``(n,)`` int64.
         alive: Whether the node at each position still exists, ``(n,)``.
+        ids: Hashes of the ids at each position.
         dense: The vectors, or None while the store holds none.
         sparse: The postings.
         masks: Filters compiled so far at this change.
@@ -75,6 +77,7 @@ class Legs:
     change: int
     rows: GrowingArray[np.int64]
     alive: BoolArray
+    ids: IdHashes
     dense: DenseIndex | None
     sparse: SparseIndex
     masks: MaskCache = field(default_factory=MaskCache, compare=False, repr=False)
@@ -83,7 +86,8 @@ class Legs:
     @classmethod
     def empty(cls, sparse: SparseIndex, *, change: int = 0) -> Legs:
         """Legs over no nodes."""
-        return cls(change, GrowingArray(np.empty(0, np.int64)), np.empty(0, bool), None, sparse)
+        rows = GrowingArray(np.empty(0, np.int64))
+        return cls(change, rows, np.empty(0, bool), IdHashes.empty(), None, sparse)
 
     @property
     def size(self) -> int:
@@ -109,12 +113,18 @@ class Legs:
         return places[self.alive[places]]
 
     def added(
-        self, rows: IntArray, texts: Sequence[str], vectors: FloatArray | None, dense: DenseIndex | None
+        self,
+        rows: IntArray,
+        ids: Sequence[tuple[str, str | None]],
+        texts: Sequence[str],
+        vectors: FloatArray | None,
+        dense: DenseIndex | None,
     ) -> Legs:
         """Legs with new nodes behind the present ones.
 
         Args:
             rows: Their rows, ascending and above every row so far.
+            ids: Id of each node and of its document.
             texts: Their embedded texts.
             vectors: ``(m, d)``, or None in a store without vectors.
             dense: The dense leg to append to; given apart, because the first vectors create it.
@@ -125,6 +135,7 @@ class Legs:
             self.change,
             self.rows.appended(rows),
             np.concatenate([self.alive, np.ones(len(rows), bool)]),
+            self.ids.appended(ids),
             dense.append(vectors) if dense is not None and vectors is not None else None,
             self.sparse.append(texts),
         )
@@ -159,6 +170,7 @@ class Legs:
             self.change,
             GrowingArray(self.rows.items[self.alive]),
             np.ones(self.live_count, bool),
+            self.ids.compacted(self.alive),
             None if self.dense is None else self.dense.compacted(self.alive),
             self.sparse.compacted(self.alive),
         )

@@ -13,6 +13,8 @@ from llama_index.core.schema import BaseNode
 
 from rag_plugin.errors import InvalidInputError, StoreCorruptedError
 from rag_plugin.store import change_log, metadata_index
+from rag_plugin.store.id_hashes import IdColumn, hashes_of
+from rag_plugin.store.legs import Legs
 from rag_plugin.store.records import (
     NodeRecord,
     embedded_text,
@@ -22,7 +24,7 @@ from rag_plugin.store.records import (
     record_of,
     vector_digest,
 )
-from rag_plugin.store.view import View, read_payloads, verify_record
+from rag_plugin.store.view import View, read_payloads, rows_with_id, verify_record
 from rag_plugin.types import FloatArray, IntArray, WriteReport
 
 _BATCH_ROWS = 5_000
@@ -35,6 +37,7 @@ class StoredRow:
 
     row: int
     node_id: str
+    ref_doc_id: str | None
     payload: bytes
     text_hash: bytes
 
@@ -46,7 +49,7 @@ class WritePlan:
     Attributes:
         added: Records that get a new row, in the order they came.
         first_row: Row of the first of them; the others follow.
-        rewritten: Records whose text and vector stay, with the row they stay in.
+        rewritten: Records whose text, vector and document stay, with the row they stay in.
         removed: Rows that leave, those replaced by a new one included.
         unchanged: Ids equal in every part.
     """
@@ -99,6 +102,7 @@ class WritePlan:
 
 def plan_write(
     connection: sqlite3.Connection,
+    legs: Legs,
     records: Mapping[str, NodeRecord],
     drop_documents: Collection[str],
     drop_nodes: Collection[str],
@@ -109,7 +113,7 @@ def plan_write(
         InvalidInputError: A record without a vector whose text is not the stored one.
     """
     plan = WritePlan(first_row=change_log.read_state(connection).newest_row + 1)
-    stored = {row.node_id: row for row in stored_rows(connection, "node_id", list(records))}
+    stored = {row.node_id: row for row in stored_rows(connection, legs, "node_id", list(records))}
     vectors = _vectors_of(connection, [row.row for row in stored.values()])
     for node_id, record in records.items():
         old = stored.get(node_id)
@@ -125,15 +129,17 @@ def plan_write(
                     "made from. Embed it before adding it."
                 )
             record = replace(record, vector=np.frombuffer(old_vector, np.float32))
-        if not same_vector or not _same_text(old, record):
+        # A rewritten row keeps its place in the legs, which know its text, its vector and its document.
+        same_document = record.ref_doc_id == old.ref_doc_id
+        if not (same_vector and same_document and _same_text(old, record)):
             plan.removed.append(old)
             plan.added.append(record)
         elif record.payload == old.payload and record.text_hash == old.text_hash:
             plan.unchanged.append(node_id)
         else:
             plan.rewritten.append((old, record))
-    dropped = {row.row: row for row in stored_rows(connection, "ref_doc_id", list(drop_documents))}
-    dropped |= {row.row: row for row in stored_rows(connection, "node_id", list(drop_nodes))}
+    dropped = {row.row: row for row in stored_rows(connection, legs, "ref_doc_id", list(drop_documents))}
+    dropped |= {row.row: row for row in stored_rows(connection, legs, "node_id", list(drop_nodes))}
     plan.removed.extend(row for row in dropped.values() if row.node_id not in records)
     return plan
 
@@ -209,28 +215,49 @@ def rebuild_metadata(connection: sqlite3.Connection) -> None:
     )
 
 
-def stored_rows(connection: sqlite3.Connection, column: str, values: list[str]) -> Iterator[StoredRow]:
+def stored_rows(
+    connection: sqlite3.Connection, legs: Legs, column: IdColumn, values: list[str]
+) -> Iterator[StoredRow]:
     """Rows whose ``column`` is among ``values``, each verified against its digest."""
-    statement = f"SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE {column} IN"
-    for record in change_log.select_in(connection, statement, values):
+    rows = rows_with_id(connection, legs, column, values)
+    statement = "SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE row IN"
+    for record in change_log.select_in(connection, statement, rows):
         verify_record(*record)
-        row, node_id, _, payload, text_hash, _ = record
-        yield StoredRow(row, node_id, payload, text_hash)
+        row, node_id, ref_doc_id, payload, text_hash, _ = record
+        yield StoredRow(row, node_id, ref_doc_id, payload, text_hash)
 
 
-def text_hashes(connection: sqlite3.Connection, node_ids: Sequence[str]) -> dict[str, bytes]:
+def text_hashes(view: View, node_ids: Sequence[str]) -> dict[str, bytes]:
     """Hash of the text each stored node's vector was made from; unknown ids are left out."""
-    return {row.node_id: row.text_hash for row in stored_rows(connection, "node_id", list(node_ids))}
+    stored = stored_rows(view.connection, view.legs, "node_id", list(node_ids))
+    return {row.node_id: row.text_hash for row in stored}
 
 
-def rows_of_all(connection: sqlite3.Connection, node_ids: Sequence[str]) -> list[int]:
+def ref_doc_ids(view: View) -> set[str]:
+    """Ids of all documents the stored nodes were cut from.
+
+    Raises:
+        StoreCorruptedError: SQLite's index of them is damaged.
+    """
+    statement = "SELECT DISTINCT ref_doc_id FROM nodes WHERE ref_doc_id IS NOT NULL"
+    found = {ref_doc_id for (ref_doc_id,) in view.connection.execute(statement)}
+    expected = view.legs.ids.distinct("ref_doc_id", view.legs.alive)
+    if not np.array_equal(np.unique(hashes_of(found)), expected):
+        raise StoreCorruptedError(
+            "SQLite's index of documents is damaged. The nodes themselves are not concerned: compact() rebuilds "
+            "the index from them."
+        )
+    return found
+
+
+def rows_of_all(view: View, node_ids: Sequence[str]) -> list[int]:
     """The row of each of ``node_ids``, once each, in their order.
 
     Raises:
         InvalidInputError: One of them is unknown.
     """
-    statement = "SELECT node_id, row FROM nodes WHERE node_id IN"
-    found = dict(change_log.select_in(connection, statement, list(node_ids)))
+    stored = stored_rows(view.connection, view.legs, "node_id", list(node_ids))
+    found = {row.node_id: row.row for row in stored}
     missing = [node_id for node_id in node_ids if node_id not in found]
     if missing:
         raise InvalidInputError(
@@ -271,8 +298,8 @@ def with_metadata(view: View, node_ids: Sequence[str], changes: Mapping[str, Any
     Raises:
         InvalidInputError: An unknown node id, or a value JSON cannot carry.
     """
-    nodes = full_nodes(view, rows_of_all(view.connection, node_ids))
-    hashes = text_hashes(view.connection, node_ids)
+    nodes = full_nodes(view, rows_of_all(view, node_ids))
+    hashes = text_hashes(view, node_ids)
     records = []
     for node in nodes:
         node.metadata = {**node.metadata, **changes}
@@ -287,11 +314,13 @@ class Batch:
 
     Attributes:
         rows: ``(m,)`` ascending.
+        ids: Id of each node and of its document.
         texts: Their embedded texts.
         vectors: ``(m, d)``, or None in a store without vectors.
     """
 
     rows: IntArray
+    ids: list[tuple[str, str | None]]
     texts: list[str]
     vectors: FloatArray | None
 
@@ -310,10 +339,11 @@ def batches(connection: sqlite3.Connection, first_row: int, last_row: int | None
         [first_row, last],
     )
     while found := cursor.fetchmany(_BATCH_ROWS):
-        rows, texts, vectors = [], [], []
+        rows, ids, texts, vectors = [], [], [], []
         for row, node_id, ref_doc_id, payload, text_hash, digest, vector, check in found:
             verify_record(row, node_id, ref_doc_id, payload, text_hash, digest)
             rows.append(row)
+            ids.append((node_id, ref_doc_id))
             texts.append(embedded_text(node_from_payload(payload, row=row)))
             if vector is not None:
                 vectors.append(verified_vector(row, vector, check))
@@ -323,7 +353,7 @@ def batches(connection: sqlite3.Connection, first_row: int, last_row: int | None
                 "delete those nodes and add them again."
             )
         matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(rows), -1) if vectors else None
-        yield Batch(np.array(rows, np.int64), texts, matrix)
+        yield Batch(np.array(rows, np.int64), ids, texts, matrix)
 
 
 def verified_vector(row: int, vector: bytes, digest: bytes) -> bytes:

@@ -27,6 +27,7 @@ from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.growing_array import GrowingArray
+from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.types import Metric
@@ -35,9 +36,10 @@ logger = logging.getLogger(__name__)
 
 _FOLDER = "snapshots"
 _VERSION = 1
-_ROWS, _ALIVE, _VECTORS, _SPARSE, _MANIFEST = (
+_ROWS, _ALIVE, _IDS, _VECTORS, _SPARSE, _MANIFEST = (
     "rows.npy",
     "alive.npy",
+    "ids.npy",
     "vectors.npy",
     "sparse.bin",
     "manifest.json",
@@ -177,15 +179,20 @@ def _load(path: Path, configuration: Configuration, token: bytes, analyzer: Anal
             raise StoreCorruptedError(f"{name} does not match its SHA-256")
     rows = np.load(path / _ROWS, allow_pickle=False)
     alive = np.load(path / _ALIVE, allow_pickle=False)
+    ids = np.load(path / _IDS, allow_pickle=False)
     dense = None
     if _VECTORS in manifest["files"]:
         # asarray drops the memmap class, whose every slice costs microseconds; the memory stays mapped.
         vectors = np.asarray(np.load(path / _VECTORS, allow_pickle=False, mmap_mode="r"))
         dense = DenseIndex.over(vectors, configuration.metric)
     sparse = SparseIndex.load(path / _SPARSE, analyzer, bm25)
-    if not len(rows) == len(alive) == sparse.size or (dense is not None and dense.size != sparse.size):
+    if not len(rows) == len(alive) == len(ids) == sparse.size or (
+        dense is not None and dense.size != sparse.size
+    ):
         raise StoreCorruptedError("its parts disagree about how many nodes there are")
-    return Legs(int(manifest["change"]), GrowingArray(rows), alive, dense, sparse)
+    return Legs(
+        int(manifest["change"]), GrowingArray(rows), alive, IdHashes(GrowingArray(ids)), dense, sparse
+    )
 
 
 def clear(folder: Path) -> None:
@@ -196,6 +203,7 @@ def clear(folder: Path) -> None:
 def _write_arrays(folder: Path, legs: Legs) -> None:
     np.save(folder / _ROWS, legs.rows.items, allow_pickle=False)
     np.save(folder / _ALIVE, legs.alive, allow_pickle=False)
+    np.save(folder / _IDS, legs.ids.table.items, allow_pickle=False)
     if legs.dense is not None:
         parts = [np.ascontiguousarray(part) for part in (legs.dense.base, legs.dense.tail.items)]
         header = {

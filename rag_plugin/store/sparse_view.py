@@ -106,9 +106,10 @@ class SparseView:
 
     def query(self, text: str) -> QueryTerms:
         """A query analysed once, for `search` and the rest."""
-        return self._query_of(Counter(self.analyzer.terms(text)))
+        return self.query_of(Counter(self.analyzer.terms(text)))
 
-    def _query_of(self, counts: Mapping[str, float]) -> QueryTerms:
+    def query_of(self, counts: Mapping[str, float]) -> QueryTerms:
+        """A query of terms that were analysed already, each with how often it counts (any real number)."""
         lexicon, known = self._shared.lexicon, self.term_count
         found = sorted(
             (number, term)
@@ -127,7 +128,7 @@ class SparseView:
         if isinstance(query, str):
             query = self.query(query)
         elif query.lexicon is not self._shared.lexicon or (query.term_ids >= self.term_count).any():
-            query = self._query_of(dict(zip(query.terms, query.counts.tolist(), strict=True)))
+            query = self.query_of(dict(zip(query.terms, query.counts.tolist(), strict=True)))
         return query
 
     def _held(self, query: QueryTerms) -> QueryTerms:

@@ -7,16 +7,16 @@ from typing import Any
 from rag_plugin.store import backups
 from rag_plugin.store.change_log import live_count, read_settings
 from rag_plugin.store.engine import Engine
+from rag_plugin.store.rows import ref_doc_ids
 
 
 def stats_of(engine: Engine) -> dict[str, Any]:
     """What ``HybridStore.stats()`` returns."""
     with engine.view() as view:
         settings = read_settings(view.connection)
-        documents = view.connection.execute("SELECT count(DISTINCT ref_doc_id) FROM nodes").fetchone()[0]
         return {
             "nodes": live_count(view.connection),
-            "documents": documents,
+            "documents": len(ref_doc_ids(view)),
             "tombstones": view.legs.size - view.legs.live_count,
             "terms": view.legs.sparse.term_count,
             "dimension": settings.get("dimension"),

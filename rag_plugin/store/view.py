@@ -13,6 +13,7 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from rag_plugin.errors import StoreCorruptedError
 from rag_plugin.store.change_log import select_in
 from rag_plugin.store.filters import CompiledFilters, compile_filters
+from rag_plugin.store.id_hashes import IdColumn
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.records import node_from_payload, record_digest
@@ -55,9 +56,9 @@ class View:
         if compiled is not None:
             mask = mask & self._filter_mask(compiled)
         if node_ids is not None:
-            mask = mask & self._mask_of("SELECT row FROM nodes WHERE node_id IN", node_ids)
+            mask = mask & self._mask_of("node_id", node_ids)
         if doc_ids is not None:
-            mask = mask & self._mask_of("SELECT row FROM nodes WHERE ref_doc_id IN", doc_ids)
+            mask = mask & self._mask_of("ref_doc_id", doc_ids)
         return Selection(None if mask.all() else mask, compiled)
 
     def _filter_mask(self, compiled: CompiledFilters) -> BoolArray:
@@ -67,11 +68,11 @@ class View:
             self.legs.masks.put(compiled.cache_key, mask)
         return mask
 
-    def _mask_of(self, statement: str, values: Sequence[str]) -> BoolArray:
+    def _mask_of(self, column: IdColumn, values: Sequence[str]) -> BoolArray:
         storable = checked_ids("node_ids or doc_ids", values)
-        rows = np.fromiter((row for (row,) in select_in(self.connection, statement, storable)), np.int64)
+        rows = rows_with_id(self.connection, self.legs, column, storable)
         mask = np.zeros(self.legs.size, bool)
-        mask[self.legs.positions_of(rows)] = True
+        mask[self.legs.positions_of(np.array(rows, np.int64))] = True
         return mask
 
     def nodes(self, positions: IntArray, filters: CompiledFilters | None = None) -> list[BaseNode]:
@@ -100,6 +101,41 @@ class View:
                 )
             nodes.append(node)
         return nodes
+
+
+def rows_with_id(
+    connection: sqlite3.Connection, legs: Legs, column: IdColumn, values: Sequence[str]
+) -> list[int]:
+    """Rows whose ``column`` is among ``values``, ascending: what SQLite's index finds and nothing else exists.
+
+    Args:
+        connection: In a transaction at the change that ``legs`` reflect.
+        legs: Their hashes tell what an index must find.
+        column: Which id.
+        values: Without those that SQLite cannot hold.
+
+    Raises:
+        StoreCorruptedError: The index misses a row or leads to a wrong one.
+    """
+    if not values:
+        return []
+    statement = f"SELECT row FROM nodes WHERE {column} IN"
+    indexed = {row for (row,) in select_in(connection, statement, values)}
+    hashed = set(legs.rows.items[legs.ids.matching(column, values) & legs.alive].tolist())
+    if disputed := indexed ^ hashed:
+        # Two ids may share a hash, so the records themselves decide.
+        wanted = set(values)
+        statement = "SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE row IN"
+        records = list(select_in(connection, statement, sorted(disputed)))
+        for record in records:
+            verify_record(*record)
+        place = 1 if column == "node_id" else 2
+        if {record[0] for record in records if record[place] in wanted} != disputed & indexed:
+            raise StoreCorruptedError(
+                f"SQLite's index of {column} is wrong about row {min(disputed)}. The nodes themselves are not "
+                "concerned: compact() rebuilds the index from them."
+            )
+    return sorted(indexed)
 
 
 def read_payloads(connection: sqlite3.Connection, rows: Sequence[int]) -> list[tuple[int, str, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,21 +10,19 @@ import numpy as np
 from rag_plugin.errors import InvalidInputError, StoreReadOnlyError
 from rag_plugin.evaluation.measures import Measure
 from rag_plugin.evaluation.significance import paired_randomisation_test
-from rag_plugin.store.change_log import select_in
-from rag_plugin.store.tuned import SETTING, Belonging, FusionSetting, learned_value
-from rag_plugin.tuning.gathering import Found, find, values
-from rag_plugin.tuning.grid import families
+from rag_plugin.store.tuned import SETTING, Belonging, Learned
+from rag_plugin.tuning.adaptation import PULLS, Lesson, moved
+from rag_plugin.tuning.gathering import Corpus, find, values
+from rag_plugin.tuning.grid import Family, Trial, alone, with_adapter, without_adapter
 from rag_plugin.tuning.report import TuningReport
-from rag_plugin.tuning.selection import cross_validated
+from rag_plugin.tuning.selection import cross_validated, dealt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rag_plugin.evaluation.measures import Qrels
     from rag_plugin.retriever import HybridRetriever
-    from rag_plugin.store.bm25 import Bm25
-    from rag_plugin.store.hybrid_store import HybridStore
+    from rag_plugin.store.hybrid_search import Query
     from rag_plugin.store.view import View
+    from rag_plugin.types import DoubleArray
 
 
 def tune(
@@ -80,39 +79,47 @@ def tune(
             f"{store!r} is open read-only, so nothing learned can be kept in it. Open it for writing, or "
             "pass save=False."
         )
-    if not (retriever.takes_tuning and store.holds_vectors):
+    if not retriever.takes_tuning:
         raise InvalidInputError(
-            "tune() fits what a retriever with mode='hybrid', fusion='auto' and no weights does, over a store "
-            "with vectors; this one has one leg alone, or its fusion was fixed by hand."
+            "tune() fits what a retriever with mode='hybrid', fusion='auto' and no weights does; this one has "
+            "one leg alone, or its fusion was fixed by hand."
         )
     prepared = {query_id: retriever.prepared(text) for query_id, text in queries.items()}
     with store.view() as view:
-        _check_passages(view, qrels)
-        present = retriever.setting(view)
-        tried = families(present, view.legs.sparse.bm25)
-        ways: dict[Bm25 | None, View] = {family.setting.bm25: family.setting.scored(view) for family in tried}
-        depth = max(family.setting.candidates for family in tried)
-        mask = view.select(retriever.filters).mask
-        found: list[Found] = [
-            find(view, retriever.query_in(view, *prepared[query_id]), ways, depth, mask, qrels[query_id])
-            for query_id in queries
-        ]
+        present = retriever.learned_in(view)
+        corpus = _corpus(view, retriever, qrels)
+        asked = [retriever.query_in(view, *prepared[query_id]) for query_id in queries]
         belonging = Belonging.of(view, retriever.embedding_id)
     # The read transaction has ended; what is computed from here on reads the legs, which never change.
-    worth = np.stack([values(view, one, tried, wanted) for one in found], axis=1)
-    settings = tuple(setting for family in tried for setting in family.settings)
-    choice = cross_validated(worth, folds=folds, seed=seed)
+    judged = [qrels[query_id] for query_id in queries]
+    fold_of = dealt(len(queries), folds=folds, seed=seed)
+    own_bm25 = corpus.view.legs.sparse.bm25
+    as_now = [moved(query, present.adapter) for query in asked]
+    stages: list[tuple[list[Query], tuple[Family, ...], float | None]] = [
+        (as_now, (alone(present.setting),), None),
+        (asked, without_adapter(own_bm25), None),
+    ]
+    lesson = Lesson.of(corpus, asked, judged, seed)
+    if lesson is not None:
+        stages += [(lesson.cross_fitted(asked, fold_of, pull), with_adapter(), pull) for pull in PULLS]
+    trials = tuple(Trial(one, pull) for _, tried, pull in stages for each in tried for one in each.settings)
+    worth = np.concatenate([_worth(corpus, given, judged, tried, wanted) for given, tried, _ in stages])
+    choice = cross_validated(worth, fold_of)
     test = paired_randomisation_test(choice.held_out, worth[0], seed=seed)
+    best = trials[choice.best]
     changed = choice.best != 0 and test.difference > 0.0 and test.p_value < alpha
     if changed and save:
-        _remember(store, settings[choice.best], belonging)
+        adapter = None
+        if lesson is not None and best.pull is not None:
+            adapter = lesson.adapter(np.ones(len(queries), bool), best.pull)
+        store.client.remember(SETTING, Learned(best.setting, adapter).to_json(belonging))
     return TuningReport(
         measure=wanted,
         queries=len(queries),
-        tried=len(settings),
-        present=present,
-        best=settings[choice.best],
-        by_fold=tuple(settings[index] for index in choice.by_fold.tolist()),
+        tried=len(trials),
+        present=trials[0],
+        best=best,
+        by_fold=tuple(trials[index] for index in choice.by_fold.tolist()),
         present_value=float(worth[0].mean()),
         held_out_value=float(choice.held_out.mean()),
         fitted_value=float(worth[choice.best].mean()),
@@ -123,8 +130,43 @@ def tune(
     )
 
 
-def _remember(store: HybridStore, setting: FusionSetting, belonging: Belonging) -> None:
-    store.client.remember(SETTING, learned_value(setting, belonging))
+def _worth(
+    corpus: Corpus,
+    asked: Sequence[Query],
+    judged: Sequence[Mapping[str, int]],
+    tried: Sequence[Family],
+    measure: Measure,
+) -> DoubleArray:
+    """`(settings, queries)` What each setting of the families is worth on each query."""
+    ways = list(dict.fromkeys(family.setting.bm25 for family in tried))
+    depth = max(family.setting.candidates for family in tried)
+    return np.stack(
+        [
+            values(corpus, find(corpus, query, ways, depth, judgements), tried, measure)
+            for query, judgements in zip(asked, judged, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def _corpus(view: View, retriever: HybridRetriever, qrels: Qrels) -> Corpus:
+    """What the retriever searches, with every relevant passage of the labels in it.
+
+    Raises:
+        InvalidInputError: The store holds no vectors, or lacks a relevant passage: then the labels are those
+            of another corpus, and what cannot be found teaches nothing.
+    """
+    dense = view.legs.dense
+    if dense is None:
+        raise InvalidInputError("the store holds no vectors; tune() fits a dense and a sparse leg together")
+    corpus = Corpus.of(view, dense, view.select(retriever.filters).mask)
+    wanted = sorted({passage for judged in qrels.values() for passage, rel in judged.items() if rel > 0})
+    if unknown := [passage for passage in wanted if passage not in corpus.numbers]:
+        raise InvalidInputError(
+            f"{_some('passage', unknown)} relevant in the qrels and missing from the store; expected the "
+            "ref_doc_id of its nodes, or the id of a node that has none"
+        )
+    return corpus
 
 
 def _check_labels(queries: Mapping[str, str], qrels: Qrels, folds: int, alpha: float) -> None:
@@ -148,26 +190,6 @@ def _check_labels(queries: Mapping[str, str], qrels: Qrels, folds: int, alpha: f
         )
     if not 0.0 < alpha < 1.0:
         raise InvalidInputError(f"alpha={alpha}; expected a p-value between 0 and 1")
-
-
-def _check_passages(view: View, qrels: Qrels) -> None:
-    """Refuse labels of another corpus: a relevant passage that cannot be found teaches nothing.
-
-    Raises:
-        InvalidInputError: A relevant passage is not in the store.
-    """
-    wanted = sorted({passage for judged in qrels.values() for passage, rel in judged.items() if rel > 0})
-    known: set[str] = set()
-    for statement in (
-        "SELECT ref_doc_id FROM nodes WHERE ref_doc_id IN",
-        "SELECT node_id FROM nodes WHERE ref_doc_id IS NULL AND node_id IN",
-    ):
-        known.update(found for (found,) in select_in(view.connection, statement, wanted))
-    if unknown := [passage for passage in wanted if passage not in known]:
-        raise InvalidInputError(
-            f"{_some('passage', unknown)} relevant in the qrels and missing from the store; expected the "
-            "ref_doc_id of its nodes, or the id of a node that has none"
-        )
 
 
 def _some(what: str, ids: list[str]) -> str:

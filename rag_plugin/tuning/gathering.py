@@ -16,16 +16,50 @@ import numpy as np
 
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.fusion import fuse
-from rag_plugin.store.change_log import select_in
 from rag_plugin.store.hybrid_search import Candidates, Query, fuse_candidates
 from rag_plugin.store.tuned import FusionSetting
 
 if TYPE_CHECKING:
     from rag_plugin.evaluation.measures import Measure
     from rag_plugin.store.bm25 import Bm25
+    from rag_plugin.store.dense_index import DenseIndex
+    from rag_plugin.store.sparse_view import QueryTerms
     from rag_plugin.store.view import View
     from rag_plugin.tuning.grid import Family
-    from rag_plugin.types import BoolArray, DoubleArray, IntArray
+    from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is searched: legs that never change, and which document each of their positions belongs to.
+
+    Attributes:
+        view: Its legs are read; its transaction may have ended.
+        dense: The dense leg.
+        mask: `(n,)` positions that may be found; None for all.
+        documents: `(n,)` numbers that tell the nodes' documents apart; -1 where the node is gone.
+        numbers: They by the id that qrels know a document by: a node's `ref_doc_id`, or its own if it has none.
+    """
+
+    view: View
+    dense: DenseIndex
+    mask: BoolArray | None
+    documents: IntArray
+    numbers: Mapping[str, int]
+
+    @classmethod
+    def of(cls, view: View, dense: DenseIndex, mask: BoolArray | None) -> Corpus:
+        """The corpus of a view, while its transaction is open."""
+        numbers: dict[str, int] = {}
+        documents = np.full(view.legs.size, -1, np.int64)
+        rows, codes = [], []
+        for row, ref, node_id in view.connection.execute(
+            "SELECT row, ref_doc_id, node_id FROM nodes ORDER BY row"
+        ):
+            rows.append(row)
+            codes.append(numbers.setdefault(ref or node_id, len(numbers)))
+        documents[view.legs.positions_of(np.array(rows, np.int64))] = codes
+        return cls(view, dense, mask, documents, numbers)
 
 
 @dataclass(frozen=True)
@@ -69,53 +103,48 @@ class Found:
 
 
 def find(
-    view: View,
-    query: Query,
-    ways: Mapping[Bm25 | None, View],
-    depth: int,
-    mask: BoolArray | None,
-    judgements: Mapping[str, int],
+    corpus: Corpus, query: Query, ways: Sequence[Bm25 | None], depth: int, judgements: Mapping[str, int]
 ) -> Found:
     """Search both legs for one query, `depth` nodes deep.
 
     Args:
-        view: Where to search.
+        corpus: Where to search.
         query: With a vector and terms.
-        ways: The same view under each way of scoring the sparse leg.
+        ways: How to score the sparse leg.
         depth: The most candidates any setting asks for.
-        mask: `(n,)` positions that may be found; None for all.
         judgements: Relevance by passage id.
-
-    Raises:
-        InvalidInputError: The query has no vector or no terms to search with.
     """
-    dense = view.legs.dense
-    if query.vector is None or query.terms is None or dense is None:
-        raise InvalidInputError("tuning needs both legs: a store of nodes with vectors, and mode='hybrid'.")
-    terms = query.terms
-    from_dense, _ = dense.search(query.vector, depth, mask)
-    from_sparse = {way: seen.legs.sparse.search(terms, depth, mask)[0] for way, seen in ways.items()}
+    dense, vector, terms = corpus.dense, *_both(query)
+    seen = {way: FusionSetting(bm25=way).scored(corpus.view).legs.sparse for way in ways}
+    from_dense, _ = dense.search(vector, depth, corpus.mask)
+    from_sparse = {way: sparse.search(terms, depth, corpus.mask)[0] for way, sparse in seen.items()}
     positions = np.unique(np.concatenate([from_dense, *from_sparse.values()]))
-    ids = _document_ids(view, positions)
-    _, documents = np.unique(np.array(ids, object), return_inverse=True) if ids else (None, np.empty(0, int))
+    relevance = {corpus.numbers[one]: rel for one, rel in judgements.items() if one in corpus.numbers}
+    documents = corpus.documents[positions]
     return Found(
         query,
         positions,
-        dense.similarities(query.vector, positions),
+        dense.similarities(vector, positions),
         np.searchsorted(positions, from_dense),
-        {way: seen.legs.sparse.scores(terms, positions) for way, seen in ways.items()},
+        {way: sparse.scores(terms, positions) for way, sparse in seen.items()},
         {way: np.searchsorted(positions, listed) for way, listed in from_sparse.items()},
-        documents.astype(np.int64),
-        np.array([max(judgements.get(one, 0), 0) for one in ids], np.int64),
+        documents,
+        np.array([max(relevance.get(one, 0), 0) for one in documents.tolist()], np.int64),
         np.array(list(judgements.values()), np.int64),
     )
 
 
-def values(view: View, found: Found, tried: Sequence[Family], measure: Measure) -> DoubleArray:
+def _both(query: Query) -> tuple[FloatArray, QueryTerms]:
+    if query.vector is None or query.terms is None:
+        raise InvalidInputError("tuning needs both legs: a store of nodes with vectors, and mode='hybrid'.")
+    return query.vector, query.terms
+
+
+def values(corpus: Corpus, found: Found, tried: Sequence[Family], measure: Measure) -> DoubleArray:
     """What every setting is worth on one query, `(settings,)`, in the order of the families' settings.
 
     Args:
-        view: The one `found` comes from; only its legs are read.
+        corpus: Where it was found.
         found: The query.
         tried: The families.
         measure: Of the ranking of documents, each at its best node's rank.
@@ -127,7 +156,7 @@ def values(view: View, found: Found, tried: Sequence[Family], measure: Measure) 
         setting = family.setting
         key = _without_weights(setting)
         if key not in parts:
-            parts[key] = _parts(view, found, key)
+            parts[key] = _parts(corpus, found, key)
         members, dense, sparse, feedback = parts[key]
         shares = np.array(family.dense_shares)[:, None]
         scores = shares * dense + (1.0 - shares) * sparse
@@ -150,21 +179,19 @@ def _without_weights(setting: FusionSetting) -> FusionSetting:
 
 
 def _parts(
-    view: View, found: Found, setting: FusionSetting
+    corpus: Corpus, found: Found, setting: FusionSetting
 ) -> tuple[IntArray, DoubleArray, DoubleArray, DoubleArray]:
     """Members, and their dense, sparse and feedback parts: `share·dense + (1 − share)·sparse + feedback`."""
     members, candidates = found.candidates(setting)
     nothing = np.zeros(len(members))
     if setting.fusion == "auto":
-        fused = fuse_candidates(view, found.query, candidates)
+        fused = fuse_candidates(corpus.view, found.query, candidates)
         if fused.dense is None or fused.sparse is None or fused.feedback is None:
             return members, nothing, nothing, nothing  # no candidates at all
         # Even weights leave both parts as they are: a leg's is multiplied by twice its share.
         return members, 2.0 * fused.dense, 2.0 * fused.sparse, fused.feedback
-    dense = view.legs.dense
-    cosine = dense is not None and dense.metric == "cosine"
     arrays = (candidates.dense, candidates.sparse, candidates.dense_ranks, candidates.sparse_ranks)
-    floors = (-1.0 if cosine else -math.inf, 0.0)
+    floors = (-1.0 if corpus.dense.metric == "cosine" else -math.inf, 0.0)
     alone = [fuse(setting.fusion, *arrays, weights=one, floors=floors) for one in ((1, 0), (0, 1))]
     return members, alone[0], alone[1], nothing
 
@@ -176,14 +203,6 @@ def _ranked_relevance(found: Found, order: IntArray, cutoff: int | None) -> IntA
     if len(first) < len(documents):
         order = order[np.sort(first)]
     return found.relevance[order[:cutoff]]
-
-
-def _document_ids(view: View, positions: IntArray) -> list[str]:
-    """What qrels call each node: its document, or itself if it comes from none."""
-    rows = view.legs.rows.items[positions].tolist()
-    statement = "SELECT row, ref_doc_id, node_id FROM nodes WHERE row IN"
-    named = {row: ref or node_id for row, ref, node_id in select_in(view.connection, statement, rows)}
-    return [named[row] for row in rows]
 
 
 def _ranks(members: IntArray, listed: IntArray) -> IntArray:

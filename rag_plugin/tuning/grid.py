@@ -1,4 +1,4 @@
-"""The settings that tuning tries: few enough that the search does not learn the labels by heart."""
+"""What tuning tries: few enough trials that the search does not learn the labels by heart."""
 
 from __future__ import annotations
 
@@ -43,19 +43,43 @@ class Family:
         )
 
 
-def families(present: FusionSetting, own_bm25: Bm25) -> tuple[Family, ...]:
-    """What to try: the present setting alone, as the first, then the grid.
+@dataclass(frozen=True)
+class Trial:
+    """One thing to try: a setting, and whether query vectors are moved.
+
+    Attributes:
+        setting: How candidates are found and fused.
+        pull: How hard the query adapter was held at none; None without a new adapter.
+    """
+
+    setting: FusionSetting
+    pull: float | None = None
+
+    def __str__(self) -> str:
+        """On one line, for reports."""
+        return (
+            str(self.setting)
+            if self.pull is None
+            else f"{self.setting}, queries adapted (pull {self.pull:g})"
+        )
+
+
+def alone(setting: FusionSetting) -> Family:
+    """A family of one."""
+    dense, sparse = setting.weights
+    return Family(setting, (dense / (dense + sparse),))
+
+
+def without_adapter(own_bm25: Bm25) -> tuple[Family, ...]:
+    """All rules, on queries as they are.
 
     Args:
-        present: What the retriever does now.
         own_bm25: How the store was opened; k1 and b vary within this variant.
     """
-    dense, sparse = present.weights
     ways: list[Bm25 | None] = [None, *(replace(own_bm25, k1=k1, b=b) for k1, b in K1_AND_B)]
     ways = [way for way in ways if way != own_bm25]
-    found = [Family(present, (dense / (dense + sparse),))]
     # ``auto`` reads BM25 in a form of its own, whatever the ranking variant, so k1 and b say nothing there.
-    found += [
+    found = [
         Family(FusionSetting("auto", feedback=feedback, candidates=candidates))
         for feedback, candidates in product((True, False), CANDIDATES)
     ]
@@ -65,3 +89,8 @@ def families(present: FusionSetting, own_bm25: Bm25) -> tuple[Family, ...]:
         for rule, bm25, candidates in product(rules, ways, CANDIDATES)
     ]
     return tuple(found)
+
+
+def with_adapter() -> tuple[Family, ...]:
+    """On queries that an adapter moved: the default rule, weighed anew."""
+    return tuple(Family(FusionSetting("auto", feedback=feedback)) for feedback in (True, False))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rag_plugin.evaluation.measures import Measure
     from rag_plugin.evaluation.significance import PairedTest
-    from rag_plugin.store.tuned import FusionSetting
+    from rag_plugin.tuning.grid import Trial
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class TuningReport:
     measure: Measure
     queries: int
     tried: int
-    present: FusionSetting
-    best: FusionSetting
-    by_fold: tuple[FusionSetting, ...]
+    present: Trial
+    best: Trial
+    by_fold: tuple[Trial, ...]
     present_value: float
     held_out_value: float
     fitted_value: float
@@ -64,9 +64,9 @@ class TuningReport:
             "measure": str(self.measure),
             "queries": self.queries,
             "tried": self.tried,
-            "present": self.present.to_json(),
-            "best": self.best.to_json(),
-            "by_fold": [setting.to_json() for setting in self.by_fold],
+            "present": str(self.present),
+            "best": str(self.best),
+            "by_fold": [str(trial) for trial in self.by_fold],
             "present_value": self.present_value,
             "held_out_value": self.held_out_value,
             "fitted_value": self.fitted_value,

@@ -50,16 +50,20 @@ def cautious_best(values: DoubleArray) -> int:
     return int(np.argmax(gains.mean(axis=1) - CAUTION * error))
 
 
-def cross_validated(values: DoubleArray, *, folds: int, seed: int) -> Choice:
+def dealt(queries: int, *, folds: int, seed: int) -> IntArray:
+    """`(queries,)` the fold of each query, 0 to `folds` - 1, by a shuffle."""
+    fold_of = np.empty(queries, np.int64)
+    fold_of[np.random.default_rng(seed).permutation(queries)] = np.arange(queries) % folds
+    return fold_of
+
+
+def cross_validated(values: DoubleArray, fold_of: IntArray) -> Choice:
     """Choose on all queries, and on all but each fold to see what choosing is worth.
 
     Args:
         values: `(settings, queries)`.
-        folds: 2 or more, no more than queries - 1.
-        seed: Of the shuffle that deals queries to folds.
+        fold_of: `(queries,)`, from `dealt`.
     """
-    count = values.shape[1]
-    fold_of = np.empty(count, np.int64)
-    fold_of[np.random.default_rng(seed).permutation(count)] = np.arange(count) % folds
-    by_fold = np.array([cautious_best(values[:, fold_of != fold]) for fold in range(folds)], np.int64)
-    return Choice(cautious_best(values), by_fold, values[by_fold[fold_of], np.arange(count)])
+    folds = range(int(fold_of.max()) + 1)
+    by_fold = np.array([cautious_best(values[:, fold_of != fold]) for fold in folds], np.int64)
+    return Choice(cautious_best(values), by_fold, values[by_fold[fold_of], np.arange(values.shape[1])])

@@ -14,9 +14,14 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 DIMENSIONS = 512
 
 
+def plain_words(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    return "".join(one if one.isalnum() else " " for one in text.lower()).split()
+
+
 def word_counts(text: str, *, grams: int = 0) -> np.ndarray:
     """Counts of words, or of their letter n-grams, in hashed places."""
-    plain = "".join(one if one.isalnum() else " " for one in text.lower()).split()
+    plain = plain_words(text)
     padded = f" {' '.join(plain)} "
     tokens = [padded[at : at + grams] for at in range(len(padded) - grams + 1)] if grams else plain
     counts = np.zeros(DIMENSIONS)

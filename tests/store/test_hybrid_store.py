@@ -7,6 +7,8 @@ import copy
 import os
 import pickle
 import sqlite3
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -622,3 +624,33 @@ def test_every_k_is_checked(store, name, value):
     setattr(asked, name, value)
     with pytest.raises(InvalidInputError, match=name):
         store.query(asked)
+
+
+def test_a_writer_inside_a_view_and_one_outside_do_not_lock_each_other_out(store):
+    store.add(nodes(5))
+    inside, done = threading.Event(), []
+
+    def write_beside():
+        inside.wait()
+        store.add([node(100)])
+        done.append(True)
+
+    beside = threading.Thread(target=write_beside, daemon=True)
+    beside.start()
+    with store.view():
+        inside.set()
+        time.sleep(0.05)
+        store.add([node(101)])
+    beside.join(timeout=20)
+    assert done == [True]
+    assert store.count == 7
+
+
+def test_the_writer_does_not_wait_for_a_reader_to_fold_the_wal(tmp_path, monkeypatch):
+    from rag_plugin.store import database
+
+    monkeypatch.setattr(database, "_WAL_LIMIT_BYTES", 1)
+    with HybridStore(tmp_path / "s", timeout_s=30.0) as store, store.view():
+        started = time.monotonic()
+        store.add(nodes(5))
+        assert time.monotonic() - started < 20

@@ -1,0 +1,156 @@
+"""Damage to any file of a store is healed or named; it never changes an answer and never ends the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from crash_damage import asks
+from crash_workload import DIMENSION, Truth, differences, held, make_node, nodes_of
+from llama_index.core.vector_stores.types import VectorStoreQuery
+
+from rag_plugin import HybridStore
+from rag_plugin.errors import StoreCorruptedError, StoreError
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+_SCRIPT = Path(__file__).with_name("crash_damage.py")
+
+
+def run_script(*arguments: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", _SCRIPT, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damage")
+    with run_script(folder, "make") as process:
+        assert process.wait() == 0
+    return folder
+
+
+def damage_cases(stores: Path, first: int, last: int) -> Counter[str]:
+    """Run cases ``first..last`` in processes of their own; returns outcomes by kind, wrong ones must not be."""
+    middle = (first + last) // 2
+    parts = [(first, middle), (middle, last)]
+    running = [run_script(stores, *part) for part in parts]
+    outcomes: Counter[str] = Counter()
+    bad: list[str] = []
+    for process, (begin, end) in zip(running, parts, strict=True):
+        with process:
+            assert process.stdout is not None
+            lines = [json.loads(line) for line in process.stdout]
+        finished = [line for line in lines if "outcome" in line]
+        if len(finished) < end - begin:
+            bad.append(
+                f"the process ended with {process.returncode} in {lines[-1] if lines else 'its beginning'}"
+            )
+        for line in finished:
+            kind = line["outcome"].split(":")[0]
+            outcomes[f"{Path(line['file']).suffix or line['file']}: {kind}"] += 1
+            if kind not in ("right", "error"):
+                bad.append(json.dumps(line))
+    assert not bad, f"{len(bad)} of {last - first}:\n" + "\n".join(bad[:20])
+    return outcomes
+
+
+def test_500_damages_change_no_answer(stores):
+    outcomes = damage_cases(stores, 0, 500)
+    print(dict(outcomes))
+    assert any(kind.endswith("error") for kind in outcomes)
+
+
+@pytest.mark.slow
+def test_10000_damages_change_no_answer(stores):
+    print(dict(damage_cases(stores, 100_000, 110_000)))
+
+
+@pytest.mark.parametrize("column", ["node_id", "ref_doc_id"])
+def test_a_damaged_index_is_named_and_compact_rebuilds_it(tmp_path, column):
+    truth: Truth = {f"node-{i}": (i, f"document-{i % 9}", i % 4) for i in range(100)}
+    with HybridStore(tmp_path / "s") as store:
+        store.add(nodes_of(truth))
+    with closing(sqlite3.connect(tmp_path / "s" / "store.db")) as connection:
+        index = "nodes_by_document" if column == "ref_doc_id" else "sqlite_autoindex_nodes_1"
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", [index]).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    file = tmp_path / "s" / "store.db"
+    content = bytearray(file.read_bytes())
+    page = content[(root - 1) * size : root * size]
+    name = {"node_id": b"node-77", "ref_doc_id": b"document-7"}[column]
+    assert name in page
+    content[(root - 1) * size : root * size] = page.replace(name, name[:-1] + b"x", 1)
+    file.write_bytes(content)
+    asked = {
+        "node_id": lambda: held(store, ["node-77"]),
+        "ref_doc_id": lambda: store.query(
+            VectorStoreQuery(query_embedding=[1.0] * DIMENSION, doc_ids=["document-7"])
+        ),
+    }[column]
+    with HybridStore(tmp_path / "s") as store:
+        for attempt in (
+            asked,
+            lambda: store.delete("document-7") if column == "ref_doc_id" else store.delete_nodes(["node-77"]),
+            lambda: (
+                store.add([make_node("node-77", 5, "d", 1)]) if column == "node_id" else store.ref_doc_ids()
+            ),
+        ):
+            with pytest.raises(StoreCorruptedError, match=r"index of .*compact\(\) rebuilds"):
+                attempt()
+        assert not store.check(deep=True).ok
+        store.compact()
+        asked()
+        assert store.check(deep=True).ok
+        assert differences(store, truth) == []
+
+
+class Bomb:
+    """What a pickle may do when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self._marker),)
+
+
+def test_a_pickle_in_place_of_any_file_never_runs(stores, tmp_path):
+    marker = tmp_path / "ran"
+    payload = pickle.dumps(Bomb(marker))
+    pickle.loads(payload)
+    assert marker.is_dir(), "the bomb is a dud"
+    marker.rmdir()
+    for store in (stores / "closed", stores / "killed"):
+        for file in [path for path in store.rglob("*") if path.is_file()]:
+            content = file.read_bytes()
+            # Behind the magic of a .npy file as well, where NumPy looks for pickled objects.
+            for bomb in (payload, _object_array(payload)):
+                file.write_bytes(bomb)
+                try:
+                    with HybridStore(store, read_only=True) as opened:
+                        for _, question in asks()[::6]:
+                            question(opened)
+                except StoreError:
+                    pass
+                assert not marker.exists(), file
+            file.write_bytes(content)
+
+
+def _object_array(payload: bytes) -> bytes:
+    header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + payload
