@@ -20,8 +20,13 @@ def write(database: Database, path: Path) -> Path:
     The copy is made beside ``path``, flushed, and renamed over it: an interrupted backup leaves the older one.
 
     Raises:
+        StorePathError: ``path`` is a file of a store itself.
         StoreWriteError: The disk refused.
     """
+    if is_store(path.parent) and path.name.startswith(FILE_NAME):
+        raise StorePathError(
+            f"{path} belongs to the store in {path.parent}. Write the backup to another folder."
+        )
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -53,10 +58,14 @@ def restore(backup: Path, folder: Path) -> None:
         StoreFormatError: The file is no backup of a store.
         StoreWriteError: The disk refused; no store was made.
     """
-    # A WAL without its database would be taken for the restored one's, and so would old snapshots.
-    remains = sorted(path.name for path in folder.glob(f"{FILE_NAME}*")) if folder.is_dir() else []
+    # What another store left behind (a WAL, snapshots) would be taken for the restored one's.
+    remains = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if remains:
-        raise StorePathError(f"{folder} holds a store already ({remains[0]}). Restore into a new folder.")
+        raise StorePathError(
+            f"{folder} is not empty already: it holds {remains[0]}. Restore into a new folder."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise StorePathError(f"{folder} is a file; a store is a folder. Restore into a new folder.")
     with opened(backup):
         pass  # refuses what is no backup before anything is made
     temporary = folder / f".{FILE_NAME}.tmp"

@@ -12,49 +12,29 @@ import logging
 import os
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rag_plugin.errors import (
     StoreClosedError,
     StoreCorruptedError,
     StoreError,
-    StoreFormatError,
     StoreLockedError,
     StorePathError,
     StoreReadOnlyError,
     StoreWriteError,
 )
-from rag_plugin.store import change_log, metadata_index
+from rag_plugin.store import change_log, schema
 from rag_plugin.store.acknowledged import Acknowledged
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "store.db"
-FORMAT_VERSION = 1
-_APPLICATION_ID = 0x52414750  # "RAGP", so that `file` and we can tell a store from any other database
-
 # 16 KiB pages: a vector of 384 float32 takes 1.5 KB, and ten of them fill such a page to 95 %; the default
 # 4 KiB page holds two and wastes a quarter.
 _PAGE_BYTES = 16_384
 _WAL_LIMIT_BYTES = 64 << 20
-
-_SCHEMA = """
-CREATE TABLE nodes (
-    row INTEGER PRIMARY KEY,
-    node_id TEXT NOT NULL UNIQUE,
-    ref_doc_id TEXT,
-    payload BLOB NOT NULL,
-    text_hash BLOB NOT NULL,
-    digest BLOB NOT NULL
-);
-CREATE INDEX nodes_by_document ON nodes (ref_doc_id) WHERE ref_doc_id IS NOT NULL;
--- Apart from the nodes, because a 1 KB node and its 1.5 KB vector side by side waste much of a page.
-CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL, digest BLOB NOT NULL);
-"""
 
 
 class Database:
@@ -98,7 +78,7 @@ class Database:
                 self._writer = self._connect()
                 self._prepare(self._writer)
             with self.snapshot() as connection:
-                self._check_format(connection)
+                schema.check(connection, self.file)
                 found = change_log.read_state(connection).writes
         if self._witness is not None:
             self._witness.demand(acknowledged, found)
@@ -125,8 +105,7 @@ class Database:
         elif self.read_only:
             if not file.exists():
                 raise StorePathError(f"No store at {self.folder}: {FILE_NAME} is missing there.")
-            # On media that cannot be written there is no WAL to read either, and SQLite must be told.
-            immutable = "&immutable=1" if not os.access(self.folder or ".", os.W_OK) else ""
+            immutable = "&immutable=1" if self._is_beyond_writing(file) else ""
             target = f"{file.absolute().as_uri()}?mode=ro{immutable}"
         else:
             target = file.absolute().as_uri()
@@ -143,37 +122,27 @@ class Database:
         connection.execute("PRAGMA temp_store=MEMORY")
         return connection
 
+    @staticmethod
+    def _is_beyond_writing(file: Path) -> bool:
+        """Whether SQLite must be told that nobody will write: it can then do without a WAL's shared memory.
+
+        Told so beside a writer it would miss what is in the WAL, so a WAL that is there is always read.
+        """
+        wal = file.with_name(FILE_NAME + "-wal")
+        has_wal = wal.exists() and wal.stat().st_size > 0
+        return not has_wal and not os.access(file.parent, os.W_OK)
+
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if not is_new:
+            schema.bring_up_to_date(connection, self.file)
         connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         if self.file is not None:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT_BYTES}")
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            connection.execute("BEGIN IMMEDIATE")
-            _create_tables(connection)
-            change_log.create_state(connection)
-            change_log.write_setting(connection, "store_id", uuid.uuid4().hex)
-            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-            connection.execute("COMMIT")
-
-    def _check_format(self, connection: sqlite3.Connection) -> None:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if application != _APPLICATION_ID:
-            raise StoreFormatError(f"{self.file} is a database of another program, not a rag_plugin store.")
-        if version > FORMAT_VERSION:
-            raise StoreFormatError(
-                f"{self.file} has store format {version}; this version reads up to {FORMAT_VERSION}. "
-                "Upgrade rag-plugin."
-            )
-        # A flipped bit in a definition can turn one table or index into another without any complaint.
-        if version != FORMAT_VERSION or _definitions(connection) != _sound_definitions():
-            raise StoreCorruptedError(
-                f"{self.file}: its table definitions are not those of store format {FORMAT_VERSION}. Restore a "
-                "backup."
-            )
+        if is_new:
+            schema.create(connection)
 
     def check_usable(self) -> None:
         """Refuse work after :meth:`close` and in a forked child.
@@ -199,6 +168,7 @@ class Database:
         self.check_usable()
         if self.folder is None and self._writer is not None:
             with self.write_lock, self.errors_named():
+                self.check_usable()  # it may have been closed while we waited
                 yield self._writer
             return
         with self._pool_lock:
@@ -306,9 +276,10 @@ class Database:
         for connection in idle:
             connection.close()
         if self._writer is not None:
-            with suppress(sqlite3.Error):  # folding the WAL back is a courtesy; the data is safe without
-                self._checkpoint()
-            self._writer.close()
+            with self.write_lock:  # whoever is in the middle of something finishes first
+                with suppress(sqlite3.Error):  # folding the WAL back is a courtesy; the data is safe without
+                    self._checkpoint()
+                self._writer.close()
         if self._witness is not None:
             self._witness.close()
 
@@ -365,24 +336,4 @@ class Database:
             raise StoreReadOnlyError("A store opened read-only cannot load a backup.")
         with self.write_lock, self.errors_named():
             source.backup(self._writer)
-            self._check_format(self._writer)
-
-
-def _create_tables(connection: sqlite3.Connection) -> None:
-    # executescript would commit the transaction it finds, so the statements go in one by one.
-    for statement in (_SCHEMA + change_log.SCHEMA + metadata_index.SCHEMA).split(";"):
-        if statement.strip():
-            connection.execute(statement)
-
-
-def _definitions(connection: sqlite3.Connection) -> list[tuple[str, str, str, str | None]]:
-    return connection.execute(
-        "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
-    ).fetchall()
-
-
-@cache
-def _sound_definitions() -> list[tuple[str, str, str, str | None]]:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        _create_tables(connection)
-        return _definitions(connection)
+            schema.check(self._writer, self.file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -17,15 +17,14 @@ from llama_index.core.vector_stores.types import (
 )
 
 from rag_plugin.errors import InvalidInputError, StoreError
-from rag_plugin.store import backups
 from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.async_twins import AsyncTwins
 from rag_plugin.store.audit import CheckReport, check_engine
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.change_log import live_count
 from rag_plugin.store.dense_index import dense_kind
 from rag_plugin.store.engine import Engine
 from rag_plugin.store.ids import checked_ids
+from rag_plugin.store.movable_store import MovableStore
 from rag_plugin.store.queries import check_model, run_query
 from rag_plugin.store.records import records_of
 from rag_plugin.store.rows import full_nodes, ref_doc_ids, text_hashes, with_metadata
@@ -33,14 +32,8 @@ from rag_plugin.store.statistics import stats_of
 from rag_plugin.store.view import View
 from rag_plugin.types import Metric, WriteReport
 
-if TYPE_CHECKING:
-    from llama_index.core import StorageContext
 
-_PERSISTED_AS = "{namespace}__vector_store.json"
-"""Name LlamaIndex's StorageContext.persist() gives a vector store's file."""
-
-
-class HybridStore(AsyncTwins):
+class HybridStore(MovableStore):
     """A LlamaIndex vector store that searches vectors and words, and loses nothing.
 
     SQLite holds every node; FAISS/BLAS and BM25 search caches of it. One ``add`` or ``delete`` is one
@@ -77,7 +70,6 @@ class HybridStore(AsyncTwins):
     path: Path | None = None
     read_only: bool = False
 
-    _engine: Engine = PrivateAttr()
     _arguments: dict[str, Any] = PrivateAttr()
 
     def __init__(
@@ -98,7 +90,7 @@ class HybridStore(AsyncTwins):
         if path is not None and not str(path).strip():
             raise InvalidInputError("The store's path is empty; name a folder, or leave it out for memory.")
         folder = None if path is None else Path(path).expanduser()
-        super().__init__(path=folder, read_only=read_only)  # type: ignore[call-arg]
+        super().__init__(path=folder, read_only=read_only)
         self._arguments = {
             "metric": metric,
             "dense": dense_kind(dense),
@@ -319,84 +311,6 @@ class HybridStore(AsyncTwins):
     def compact(self) -> None:
         """Drop tombstones, renew the snapshot and give unused disk pages back."""
         self._engine.compact()
-
-    def backup(self, path: str | Path) -> Path:
-        """Write the whole store, as of one moment, to one file, also while it is in use.
-
-        Raises:
-            StoreWriteError: The disk refused; an older backup of that name is untouched.
-        """
-        return backups.write(self._engine.database, Path(path))
-
-    @classmethod
-    def restore(cls, backup: str | Path, path: str | Path, **arguments: Any) -> Self:
-        """A new store at ``path`` from a backup file.
-
-        Raises:
-            StorePathError: No such backup, or ``path`` holds a store already.
-        """
-        backups.restore(Path(backup), Path(path))
-        return cls(path, **arguments)
-
-    def persist(self, persist_path: str, fs: Any = None) -> None:
-        """Write a backup where LlamaIndex's ``StorageContext.persist`` wants one.
-
-        The store is durable without; this is for moving it along with the rest of a storage context.
-
-        Raises:
-            InvalidInputError: A remote filesystem is asked for.
-        """
-        if fs is not None and type(fs).__name__ != "LocalFileSystem":
-            raise InvalidInputError(f"persist() writes to local disks only, not through {type(fs).__name__}.")
-        Path(persist_path).parent.mkdir(parents=True, exist_ok=True)
-        self.backup(persist_path)
-
-    @classmethod
-    def from_persist_dir(cls, persist_dir: str, namespace: str = "default", fs: Any = None) -> Self:
-        """The store that ``StorageContext.persist(persist_dir)`` wrote, in memory.
-
-        Where ``persist_dir`` is itself a store's folder, that store is opened instead.
-
-        Raises:
-            StorePathError: Neither is there.
-        """
-        folder = Path(persist_dir)
-        if backups.is_store(folder):
-            return cls(folder)
-        return cls.from_persist_path(str(folder / _PERSISTED_AS.format(namespace=namespace)))
-
-    @classmethod
-    def from_persist_path(cls, persist_path: str, fs: Any = None) -> Self:
-        """The store in a backup file, in memory.
-
-        Raises:
-            StorePathError: No such file.
-        """
-        store = cls()
-        store._engine.take_over(Path(persist_path))
-        return store
-
-    @classmethod
-    def from_llama_index(
-        cls, storage_context: StorageContext, path: str | Path | None = None, **arguments: Any
-    ) -> Self:
-        """A new store with the nodes and vectors of LlamaIndex's stock storage, compared by the same metric.
-
-        Args:
-            storage_context: One that holds a SimpleVectorStore, FaissVectorStore or FaissMapVectorStore.
-            path: Folder of the new store; None for memory.
-            arguments: More for the constructor.
-
-        Raises:
-            InvalidInputError: Another kind of vector store, or a vector whose node is lost; nothing is made.
-        """
-        # Imported here: few need it, and it imports LlamaIndex's whole storage.
-        from rag_plugin.store.stock_storage import stock_metric, stock_nodes
-
-        nodes = list(stock_nodes(storage_context))
-        store = cls(path, **{"metric": stock_metric(storage_context), **arguments})
-        store.add(nodes)
-        return store
 
     def close(self) -> None:
         """Let go of files and of the writer's lock. Closing twice is fine."""

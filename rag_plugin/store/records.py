@@ -87,7 +87,11 @@ def embedded_text(node: BaseNode) -> str:
 
 def embedded_text_hash(node: BaseNode) -> bytes:
     """Digest of what a node's vector is computed from: its embedded text, and its image if it has one."""
-    parts = [_encode(embedded_text(node))]
+    return _text_hash(node, embedded_text(node))
+
+
+def _text_hash(node: BaseNode, text: str) -> bytes:
+    parts = [_encode(text)]
     if isinstance(node, ImageNode):
         parts.append(_encode(f"{node.image}\0{node.image_path}\0{node.image_url}"))
     elif isinstance(node, Node) and node.image_resource is not None:
@@ -158,13 +162,14 @@ def record_of(node: BaseNode) -> NodeRecord:
             f"Node {node.node_id!r} cannot be stored: it holds something that is not JSON ({error}). "
             "Turn such values into str, int, float, bool, None, lists or dicts first."
         ) from error
+    embedded = embedded_text(node)
     return NodeRecord(
         node_id=node.node_id,
         ref_doc_id=node.ref_doc_id,
         payload=_encode(text),
         metadata=metadata,
-        text=embedded_text(node),
-        text_hash=embedded_text_hash(node),
+        text=embedded,
+        text_hash=_text_hash(node, embedded),
         vector=None if node.embedding is None else validated_vector(node.embedding, f"node {node.node_id!r}"),
     )
 

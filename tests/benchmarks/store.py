@@ -91,11 +91,7 @@ def real_texts(data: str | None) -> list[list[str]]:
     """
     folder = data_folder(data)
     held = [name for name in COLLECTIONS if name in collection_names(folder)]
-    words = [
-        passage.text.split()
-        for name in held
-        for passage in load_collection(name, folder).passages
-    ]
+    words = [passage.text.split() for name in held for passage in load_collection(name, folder).passages]
     if not words:
         raise DataMissingError(f"{folder} holds none of {', '.join(COLLECTIONS)}.")
     return words
@@ -121,7 +117,11 @@ def made_nodes(words: list[list[str]], vectors: FloatArray) -> list[TextNode]:
         node = TextNode(
             id_=f"node-{number}",
             text=f"{text} {number}",
-            metadata={"tenant": f"t{number % 50}", "page": number % 997, "date": f"2024-{number % 12 + 1:02}-01"},
+            metadata={
+                "tenant": f"t{number % 50}",
+                "page": number % 997,
+                "date": f"2024-{number % 12 + 1:02}-01",
+            },
             excluded_embed_metadata_keys=["tenant", "page", "date"],
             embedding=vector.tolist(),
         )
@@ -177,7 +177,11 @@ def seconds(work: Callable[[], Any]) -> float:
 def milliseconds(times: Sequence[float]) -> dict[str, float]:
     """The middle and the slow end of some times in seconds."""
     p50, p95 = np.percentile(times, [50, 95]) * 1e3
-    return {"p50_ms": round(float(p50), 2), "p95_ms": round(float(p95), 2), "max_ms": round(max(times) * 1e3, 2)}
+    return {
+        "p50_ms": round(float(p50), 2),
+        "p95_ms": round(float(p95), 2),
+        "max_ms": round(max(times) * 1e3, 2),
+    }
 
 
 def timed_each(work: Sequence[Callable[[], Any]]) -> dict[str, float]:
@@ -234,7 +238,10 @@ def measured_store(
         [lambda number=number: store.delete(f"doc-{number}") for number in range(1, 51)]
     )
     figures["update_metadata"] = timed_each(
-        [lambda number=number: store.update_metadata([f"node-{number}"], {"tenant": "t99"}) for number in range(1_000, 1_050)]
+        [
+            lambda number=number: store.update_metadata([f"node-{number}"], {"tenant": "t99"})
+            for number in range(1_000, 1_050)
+        ]
     )
     figures["close_s"] = seconds(store.close)
     figures["disk_mb"] = folder_megabytes(folder)

@@ -58,7 +58,11 @@ class Broken(TransformComponent):
 
 
 def documents(**changed: str) -> list[Document]:
-    texts = {"otters": "otters swim in rivers", "herons": "herons wade in reeds", "mills": "mills grind grain"}
+    texts = {
+        "otters": "otters swim in rivers",
+        "herons": "herons wade in reeds",
+        "mills": "mills grind grain",
+    }
     return [Document(text=text, doc_id=name) for name, text in (texts | changed).items()]
 
 
@@ -90,7 +94,9 @@ class IndexContract:
         hits = index.as_retriever(similarity_top_k=k).retrieve(text)
         return [hit.node.ref_doc_id or "" for hit in hits]
 
-    def pipeline(self, store: BasePydanticVectorStore, strategy: DocstoreStrategy, **more: Any) -> IngestionPipeline:
+    def pipeline(
+        self, store: BasePydanticVectorStore, strategy: DocstoreStrategy, **more: Any
+    ) -> IngestionPipeline:
         return IngestionPipeline(
             transformations=[SentenceSplitter(chunk_size=64, chunk_overlap=0), WordVectors()],
             vector_store=store,

@@ -41,8 +41,18 @@ ALL = {EAST, NORTH_EAST, NORTH, WEST}
 def compass() -> list[TextNode]:
     """Four nodes in the plane, two documents, metadata of every kind."""
     described: list[tuple[str, list[float], str, dict[str, Any]]] = [
-        (EAST, [1.0, 0.0], "right", {"degrees": 90, "colour": "red", "seen": ["dawn", "noon"], "code": "E-090"}),
-        (NORTH_EAST, [1.0, 1.0], "right", {"degrees": 45, "colour": "Red", "seen": ["noon"], "code": "NE-045"}),
+        (
+            EAST,
+            [1.0, 0.0],
+            "right",
+            {"degrees": 90, "colour": "red", "seen": ["dawn", "noon"], "code": "E-090"},
+        ),
+        (
+            NORTH_EAST,
+            [1.0, 1.0],
+            "right",
+            {"degrees": 45, "colour": "Red", "seen": ["noon"], "code": "NE-045"},
+        ),
         (NORTH, [0.0, 1.0], "up", {"degrees": 0, "colour": "blue", "seen": [], "code": "N-000"}),
         (WEST, [-1.0, 0.0], "left", {"degrees": 270.5, "code": "W-270", "note": ""}),
     ]
@@ -60,7 +70,8 @@ def asked(vector: list[float] | None = None, k: int = 10, **more: Any) -> Vector
 
 def where(*filters: Any, condition: FilterCondition = AND) -> MetadataFilters:
     made = [
-        MetadataFilter(key=one[0], operator=one[1], value=one[2]) if isinstance(one, tuple) else one for one in filters
+        MetadataFilter(key=one[0], operator=one[1], value=one[2]) if isinstance(one, tuple) else one
+        for one in filters
     ]
     return MetadataFilters(filters=made, condition=condition)
 
@@ -155,7 +166,10 @@ class VectorStoreContract:
     def test_results_come_by_similarity_and_scores_fall(self, winds):
         result = winds.query(asked())
         assert result.ids == [EAST, NORTH_EAST, NORTH, WEST]
-        expected = [np.dot(node.embedding, [1, 0.1]) / np.linalg.norm(node.embedding) / np.hypot(1, 0.1) for node in compass()]
+        expected = [
+            np.dot(node.embedding, [1, 0.1]) / np.linalg.norm(node.embedding) / np.hypot(1, 0.1)
+            for node in compass()
+        ]
         np.testing.assert_allclose(result.similarities, expected, atol=1e-5)
 
     def test_results_carry_their_nodes(self, winds):
@@ -204,7 +218,8 @@ class VectorStoreContract:
         assert winds.query(asked(node_ids=[NORTH, WEST], filters=filters)).ids == [NORTH]
 
     @pytest.mark.parametrize(
-        ("doc_ids", "expected"), [(None, ALL), ([], set()), (["unheard"], set()), (["right"], {EAST, NORTH_EAST})]
+        ("doc_ids", "expected"),
+        [(None, ALL), ([], set()), (["unheard"], set()), (["right"], {EAST, NORTH_EAST})],
     )
     @pytest.mark.parametrize("mode", ["default", "mmr"])
     def test_doc_ids_narrow_a_query(self, winds, mode, doc_ids, expected):
@@ -215,9 +230,9 @@ class VectorStoreContract:
     def test_documents_nodes_and_metadata_intersect(self, winds):
         self.skip_unless(self.narrows_by_document)
         filters = where(("degrees", OP.LT, 90))
-        assert winds.query(asked(doc_ids=["right"], node_ids=[EAST, NORTH_EAST, NORTH], filters=filters)).ids == [
-            NORTH_EAST
-        ]
+        assert winds.query(
+            asked(doc_ids=["right"], node_ids=[EAST, NORTH_EAST, NORTH], filters=filters)
+        ).ids == [NORTH_EAST]
 
     # --- deleting ----------------------------------------------------------------------------------------
 

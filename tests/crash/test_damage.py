@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 from crash_damage import asks
-from crash_workload import DIMENSION, Truth, differences, held, make_node, nodes_of
+from crash_workload import DIMENSION, Truth, differences, held, make_node, nodes_of, snapshot_now
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
+import rag_plugin
 from rag_plugin import HybridStore
 from rag_plugin.errors import StoreCorruptedError, StoreError
 
@@ -26,7 +28,11 @@ _SCRIPT = Path(__file__).with_name("crash_damage.py")
 
 
 def run_script(*arguments: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(rag_plugin.__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", _SCRIPT, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -77,6 +83,43 @@ def test_500_damages_change_no_answer(stores):
 @pytest.mark.slow
 def test_10000_damages_change_no_answer(stores):
     print(dict(damage_cases(stores, 100_000, 110_000)))
+
+
+def test_commits_that_a_shortened_wal_lost_are_missed_and_may_be_given_up(stores, tmp_path):
+    folder = tmp_path / "s"
+    shutil.copytree(stores / "killed", folder)
+    wal = folder / "store.db-wal"
+    os.truncate(wal, wal.stat().st_size // 2)
+    for read_only in (True, False):
+        with pytest.raises(StoreCorruptedError, match="writes were acknowledged.*delete acknowledged"):
+            HybridStore(folder, read_only=read_only)
+    (folder / "acknowledged").unlink()
+    with HybridStore(folder) as store:
+        assert store.check(deep=True).ok
+    (folder / "store.db").unlink()
+    with pytest.raises(StoreCorruptedError, match="holds the first 0"):
+        HybridStore(folder)
+    assert not (folder / "store.db").exists()
+
+
+def test_a_snapshot_of_another_history_is_not_believed(tmp_path):
+    truth: Truth = {f"n{i}": (i, "d", i % 4) for i in range(20)}
+    with HybridStore(tmp_path / "s") as store:
+        store.add(nodes_of(truth))
+        backup = store.backup(tmp_path / "copy.db")
+        store.add([make_node("later", 1, "d", 1)])
+        snapshot_now(store)
+    shutil.copyfile(backup, tmp_path / "s" / "store.db")
+    with pytest.raises(StoreCorruptedError, match="older copy"):
+        HybridStore(tmp_path / "s")
+    (tmp_path / "s" / "acknowledged").unlink()
+    with HybridStore(tmp_path / "s") as store:
+        # The same change number as in the other history, and as many nodes.
+        store.add([make_node("other", 2, "e", 2)])
+        truth["other"] = (2, "e", 2)
+    with HybridStore(tmp_path / "s") as store:
+        assert differences(store, truth) == []
+        assert store.check(deep=True).ok
 
 
 @pytest.mark.parametrize("column", ["node_id", "ref_doc_id"])

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from crash_workload import KINDS, Truth, differences, expected_held, held, operation
 
+import rag_plugin
 from rag_plugin import HybridStore
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -37,7 +38,7 @@ class Writers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **single},
+            env={**os.environ, **single, "PYTHONPATH": str(Path(rag_plugin.__file__).parents[1])},
         )
         assert self._answer() == "ready"
 

@@ -107,8 +107,7 @@ class Oracle:
         """Everything in ``among``, the most similar first, twins by age."""
         asked = np.asarray(query, np.float32).astype(np.float64)
         hits = [
-            Hit(held.node.node_id, self.similarity(asked, held.vector), tuple(held.vector))
-            for held in among
+            Hit(held.node.node_id, self.similarity(asked, held.vector), tuple(held.vector)) for held in among
         ]
         return sorted(hits, key=lambda hit: -hit.score)
 
@@ -199,7 +198,9 @@ _ASKED: dict[FilterOperator, Callable[[Any, Any], bool]] = {
     OP.ANY: lambda value, operand: isinstance(value, list) and any(one in value for one in operand),
     OP.ALL: lambda value, operand: isinstance(value, list) and all(one in value for one in operand),
     OP.TEXT_MATCH: lambda value, operand: isinstance(value, str) and operand in value,
-    OP.TEXT_MATCH_INSENSITIVE: lambda value, operand: isinstance(value, str) and operand.lower() in value.lower(),
+    OP.TEXT_MATCH_INSENSITIVE: lambda value, operand: (
+        isinstance(value, str) and operand.lower() in value.lower()
+    ),
 }
 _NEGATIONS = {OP.NE: OP.EQ, OP.NIN: OP.IN}
 

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (
     FilterCondition,
@@ -105,7 +111,9 @@ documents = st.integers(0, 4).map("d{}".format)
 trees = st.recursive(
     st.sampled_from(FILTERS),
     lambda inner: st.builds(
-        MetadataFilters, filters=st.lists(inner, min_size=1, max_size=3), condition=st.sampled_from(FilterCondition)
+        MetadataFilters,
+        filters=st.lists(inner, min_size=1, max_size=3),
+        condition=st.sampled_from(FilterCondition),
     ),
     max_leaves=3,
 )
@@ -148,7 +156,9 @@ def asked_queries(draw: st.DrawFn) -> VectorStoreQuery:
         query_embedding=draw(st.sampled_from(VECTORS)),
         query_str=draw(st.sampled_from(QUESTIONS)),
         similarity_top_k=draw(hits_wanted),
-        mode=draw(st.sampled_from([MODE.DEFAULT, MODE.SPARSE, MODE.TEXT_SEARCH, MODE.HYBRID, MODE.HYBRID, MODE.MMR])),
+        mode=draw(
+            st.sampled_from([MODE.DEFAULT, MODE.SPARSE, MODE.TEXT_SEARCH, MODE.HYBRID, MODE.HYBRID, MODE.MMR])
+        ),
         alpha=draw(st.sampled_from([None, 0.0, 1.0, 0.3])),
         mmr_threshold=draw(st.sampled_from([None, 0.0, 0.3, 1.0])),
         sparse_top_k=draw(st.sampled_from([None, None, 2, 50])),
@@ -262,7 +272,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- care --------------------------------------------------------------------------------------------
 
-    @rule(what=st.sampled_from(["check", "check", "compact", "compact", "reopen", "reopen", "reader", "clear"]))
+    @rule(
+        what=st.sampled_from(["check", "check", "compact", "compact", "reopen", "reopen", "reader", "clear"])
+    )
     def care(self, what: str) -> None:
         if what == "check":
             report = self.store.check(deep=True)
@@ -342,7 +354,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert_ranking(*found, expected, k, tolerance=1e-4, near=1e-9)
 
     def compare_diverse(
-        self, found: tuple[list[str], list[float]], vector: list[float], among: list[Any], k: int, balance: float
+        self,
+        found: tuple[list[str], list[float]],
+        vector: list[float],
+        among: list[Any],
+        k: int,
+        balance: float,
     ) -> None:
         """Follow the store's own choices: each must be as good as the best one left."""
         candidates = self.oracle.dense(vector, among)
@@ -371,10 +388,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert result.similarities == pytest.approx(expected.similarities, rel=1e-6, abs=1e-6)
         if result.ids != expected.ids:  # only where scores are equal but for rounding
             score = dict(zip(expected.ids, expected.similarities, strict=True))
-            assert [score.get(one) for one in result.ids] == pytest.approx(expected.similarities, rel=1e-6, abs=1e-6)
+            assert [score.get(one) for one in result.ids] == pytest.approx(
+                expected.similarities, rel=1e-6, abs=1e-6
+            )
 
     @rule(names=st.none() | st.lists(ids, max_size=8), filters=maybe_filters, through_reader=st.booleans())
-    def get_nodes(self, names: list[str] | None, filters: MetadataFilters | None, through_reader: bool) -> None:
+    def get_nodes(
+        self, names: list[str] | None, filters: MetadataFilters | None, through_reader: bool
+    ) -> None:
         store = self.reader if through_reader and self.reader is not None else self.store
         expected = [held.node for held in self.oracle.selected(filters, names)]
         found = store.get_nodes(names, filters)
@@ -414,7 +435,9 @@ def other_process():
         yield pool
 
 
-def run_machine(metric: str, place: str, other_process: ProcessPoolExecutor, examples: int, steps: int) -> None:
+def run_machine(
+    metric: str, place: str, other_process: ProcessPoolExecutor, examples: int, steps: int
+) -> None:
     run_state_machine_as_test(
         lambda: StoreMachine(metric, place, other_process),
         settings=settings(

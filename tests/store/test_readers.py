@@ -123,7 +123,9 @@ def answer_halves(store: HybridStore) -> tuple[set[str], str]:
         for parity in (0, 1):
             filters = MetadataFilters(filters=[MetadataFilter(key="parity", value=parity)])
             mask = view.select(filters).mask
-            found |= {n.node_id for n in view.nodes(np.flatnonzero(view.legs.alive if mask is None else mask))}
+            found |= {
+                n.node_id for n in view.nodes(np.flatnonzero(view.legs.alive if mask is None else mask))
+            }
     return found, ""
 
 
@@ -308,7 +310,9 @@ def test_changes_that_depend_on_what_is_stored_lose_nothing_to_another_thread():
         keys = [f"key{number}" for number in range(40)]
         threads = [
             threading.Thread(
-                target=lambda part=part: [store.update_metadata(["0.0"], {key: part}) for key in keys[part::4]]
+                target=lambda part=part: [
+                    store.update_metadata(["0.0"], {key: part}) for key in keys[part::4]
+                ]
             )
             for part in range(4)
         ]

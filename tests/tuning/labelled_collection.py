@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 
 from rag_plugin.store.hybrid_store import HybridStore
 
-PASSAGES, QUERIES, DIMENSION = 240, 120, 24
+PASSAGES, QUERIES, DIMENSION = 200, 100, 24
 
 
 class KnownVectors(BaseEmbedding):
@@ -38,17 +37,15 @@ class Labelled:
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     embed_model: KnownVectors
-    stores: list[HybridStore] = field(default_factory=list)
 
     def store(self, path: Any = None, **options: Any) -> HybridStore:
-        """A store with all passages; closed when the test ends."""
+        """A store with all passages."""
         store = HybridStore(path, **options)
-        self.stores.append(store)
         store.add(self.nodes)
         return store
 
 
-def labelled(seed: int = 0, *, distortion: float = 0.0, noise: float = 0.12) -> Labelled:
+def labelled(seed: int = 0, *, distortion: float = 0.0, noise: float = 0.22) -> Labelled:
     """Each query lies near one passage and shares two words with others.
 
     Args:
@@ -73,11 +70,3 @@ def labelled(seed: int = 0, *, distortion: float = 0.0, noise: float = 0.12) -> 
         queries[f"q{number}"], qrels[f"q{number}"] = text, {f"p{target}": 1}
         known[text] = (vector / np.linalg.norm(vector)).tolist()
     return Labelled(nodes, queries, qrels, KnownVectors(vectors=known, model_name="known"))
-
-
-@pytest.fixture
-def collection():
-    made = labelled()
-    yield made
-    for store in made.stores:
-        store.close()
