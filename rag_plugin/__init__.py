@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from rag_plugin.embeddings.onnx import OnnxEmbedding
     from rag_plugin.errors import RagPluginError
     from rag_plugin.evaluation import evaluate
+    from rag_plugin.evaluation.embedding_checks import check_embeddings
     from rag_plugin.ingestion.chunker import RecursiveChunker
     from rag_plugin.ingestion.pipeline import IngestReport, aingest, ingest
     from rag_plugin.postprocessor import CrossEncoderRerank
     from rag_plugin.query_transform import HyDETransform, QueryExpansionTransform
     from rag_plugin.retriever import HybridRetriever
     from rag_plugin.store.hybrid_store import HybridStore
+    from rag_plugin.tuning import generate_queries, tune
 
 __version__ = "0.1.0"
 
@@ -33,8 +35,11 @@ __all__ = [
     "RagPluginError",
     "RecursiveChunker",
     "aingest",
+    "check_embeddings",
     "evaluate",
+    "generate_queries",
     "ingest",
+    "tune",
 ]
 
 _HOME = {
@@ -48,8 +53,11 @@ _HOME = {
     "RagPluginError": "rag_plugin.errors",
     "RecursiveChunker": "rag_plugin.ingestion.chunker",
     "aingest": "rag_plugin.ingestion.pipeline",
+    "check_embeddings": "rag_plugin.evaluation.embedding_checks",
     "evaluate": "rag_plugin.evaluation",
+    "generate_queries": "rag_plugin.tuning",
     "ingest": "rag_plugin.ingestion.pipeline",
+    "tune": "rag_plugin.tuning",
 }
 
 

@@ -18,8 +18,11 @@ PUBLIC = [
     "RagPluginError",
     "RecursiveChunker",
     "aingest",
+    "check_embeddings",
     "evaluate",
+    "generate_queries",
     "ingest",
+    "tune",
 ]
 
 # name: (parent in our tree, the built-in a user would catch), as drawn at the top of errors.py.

@@ -188,12 +188,6 @@ class DenseIndex:
             return per_unit * float(np.sqrt(self.dimension)) * (self.longest + length)
         return per_unit * self.longest * length
 
-    def search_many(
-        self, queries: FloatArray, k: int, allowed: BoolArray | None = None
-    ) -> list[tuple[IntArray, DoubleArray]]:
-        """:meth:`search` for every row of ``queries``, ``(q, d)``."""
-        return [self.search(query, k, allowed) for query in queries]
-
     def scale_sample(self, size: int, alive: BoolArray) -> FloatArray:
         """Up to ``size`` live rows spread evenly over the index, ``(m, d)``; the same for the same view."""
         live = np.flatnonzero(alive)

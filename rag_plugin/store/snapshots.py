@@ -195,11 +195,6 @@ def _load(path: Path, configuration: Configuration, token: bytes, analyzer: Anal
     )
 
 
-def clear(folder: Path) -> None:
-    """Remove every snapshot of the store at ``folder``."""
-    shutil.rmtree(folder / _FOLDER, ignore_errors=True)
-
-
 def _write_arrays(folder: Path, legs: Legs) -> None:
     np.save(folder / _ROWS, legs.rows.items, allow_pickle=False)
     np.save(folder / _ALIVE, legs.alive, allow_pickle=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,6 +89,11 @@ class Found:
     relevance: IntArray
     judged: IntArray
 
+    @cached_property
+    def one_node_each(self) -> bool:
+        """Whether no two nodes come from one document."""
+        return len(np.unique(self.documents)) == len(self.documents)
+
     def candidates(self, setting: FusionSetting) -> tuple[IntArray, Candidates]:
         """The candidates under this setting, and their indices into the arrays here."""
         from_dense = self.dense_list[: setting.candidates]
@@ -161,11 +167,10 @@ def values(corpus: Corpus, found: Found, tried: Sequence[Family], measure: Measu
         shares = np.array(family.dense_shares)[:, None]
         scores = shares * dense + (1.0 - shares) * sparse
         if setting.feedback:
-            scores += feedback
+            scores += 2.0 * np.minimum(shares, 1.0 - shares) * feedback
         # Members ascend by position, so a stable sort breaks ties as retrieval does.
         orders = np.argsort(-scores, axis=1, kind="stable")
-        for order in orders:
-            ranked = _ranked_relevance(found, members[order], measure.cutoff)
+        for ranked in _ranked_relevance(found, members[orders], measure.cutoff):
             kept = ranked.tobytes()
             if kept not in known:
                 known[kept] = measure.value(ranked, found.judged)
@@ -181,7 +186,7 @@ def _without_weights(setting: FusionSetting) -> FusionSetting:
 def _parts(
     corpus: Corpus, found: Found, setting: FusionSetting
 ) -> tuple[IntArray, DoubleArray, DoubleArray, DoubleArray]:
-    """Members, and their dense, sparse and feedback parts: `share·dense + (1 − share)·sparse + feedback`."""
+    """Members, and their parts: `share·dense + (1 − share)·sparse + 2·min(share, 1 − share)·feedback`."""
     members, candidates = found.candidates(setting)
     nothing = np.zeros(len(members))
     if setting.fusion == "auto":
@@ -196,13 +201,15 @@ def _parts(
     return members, alone[0], alone[1], nothing
 
 
-def _ranked_relevance(found: Found, order: IntArray, cutoff: int | None) -> IntArray:
-    """The relevance of documents, best first, each counted once, at its best node's rank."""
-    documents = found.documents[order]
-    _, first = np.unique(documents, return_index=True)
-    if len(first) < len(documents):
-        order = order[np.sort(first)]
-    return found.relevance[order[:cutoff]]
+def _ranked_relevance(found: Found, orders: IntArray, cutoff: int | None) -> list[IntArray]:
+    """The relevance of documents, best first, each counted once, at its best node's rank; by ordering."""
+    if found.one_node_each:
+        return list(found.relevance[orders[:, :cutoff]])
+    ranked = []
+    for order in orders:
+        _, first = np.unique(found.documents[order], return_index=True)
+        ranked.append(found.relevance[order[np.sort(first)][:cutoff]])
+    return ranked
 
 
 def _ranks(members: IntArray, listed: IntArray) -> IntArray:

@@ -84,10 +84,7 @@ def without_adapter(own_bm25: Bm25) -> tuple[Family, ...]:
         for feedback, candidates in product((True, False), CANDIDATES)
     ]
     rules: list[Fusion] = [rule for rule in FUSIONS if rule != "auto"]
-    found += [
-        Family(FusionSetting(rule, candidates=candidates, bm25=bm25))
-        for rule, bm25, candidates in product(rules, ways, CANDIDATES)
-    ]
+    found += [Family(FusionSetting(rule, bm25=bm25)) for rule, bm25 in product(rules, ways)]
     return tuple(found)
 
 

@@ -75,10 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     queries = known[0].model_copy(update={"vectors": known[0].vectors | known[1].vectors})
     retriever = HybridRetriever(store, embed_model=queries)
 
-    refused = sum(
-        not tune(retriever, train.queries, shuffled(train.qrels, seed), seed=seed, save=False).changed
-        for seed in range(options.shuffles)
-    )
+    refused = 0
+    for seed in range(options.shuffles):
+        nonsense = tune(retriever, train.queries, shuffled(train.qrels, seed), seed=seed, save=False)
+        refused += not nonsense.changed
+        print(f"shuffled {seed + 1}: {nonsense.verdict}", flush=True)
     print(f"shuffled judgements: no change in {refused} of {options.shuffles}", flush=True)
 
     asked = evaluate({"before": retriever}, test.queries, test.qrels, ["nDCG@10"])

@@ -27,24 +27,26 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 _SCRIPT = Path(__file__).with_name("crash_damage.py")
 
 
-def run_script(*arguments: object) -> subprocess.Popen[str]:
+def run_script(output: Path, *arguments: object) -> subprocess.Popen[str]:
+    # Into a file: a pipe that nobody empties yet would make one process wait for the other.
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(rag_plugin.__file__).parents[1]),
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", _SCRIPT, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    with output.open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", _SCRIPT, *map(str, arguments)],
+            stdout=file,
+            text=True,
+            env=environment,
+        )
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("damage")
-    with run_script(folder, "make") as process:
+    with run_script(folder / "log", folder, "make") as process:
         assert process.wait() == 0
     return folder
 
@@ -53,13 +55,13 @@ def damage_cases(stores: Path, first: int, last: int) -> Counter[str]:
     """Run cases ``first..last`` in processes of their own; returns outcomes by kind, wrong ones must not be."""
     middle = (first + last) // 2
     parts = [(first, middle), (middle, last)]
-    running = [run_script(stores, *part) for part in parts]
+    outputs = [stores / f"cases-{begin}" for begin, _ in parts]
+    running = [run_script(output, stores, *part) for output, part in zip(outputs, parts, strict=True)]
     outcomes: Counter[str] = Counter()
     bad: list[str] = []
-    for process, (begin, end) in zip(running, parts, strict=True):
-        with process:
-            assert process.stdout is not None
-            lines = [json.loads(line) for line in process.stdout]
+    for process, output, (begin, end) in zip(running, outputs, parts, strict=True):
+        process.wait()
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
         finished = [line for line in lines if "outcome" in line]
         if len(finished) < end - begin:
             bad.append(
