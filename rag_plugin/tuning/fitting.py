@@ -31,7 +31,7 @@ def tune(
     qrels: Qrels,
     *,
     measure: str | Measure = "nDCG@10",
-    folds: int = 5,
+    folds: int = 10,
     seed: int = 0,
     alpha: float = 0.05,
     save: bool = True,
@@ -92,7 +92,7 @@ def tune(
         belonging = Belonging.of(view, retriever.embedding_id)
     # The read transaction has ended; what is computed from here on reads the legs, which never change.
     judged = [qrels[query_id] for query_id in queries]
-    fold_of = dealt(len(queries), folds=folds, seed=seed)
+    deals = dealt(len(queries), folds=folds, seed=seed)
     own_bm25 = corpus.view.legs.sparse.bm25
     as_now = [moved(query, present.adapter) for query in asked]
     stages: list[tuple[list[Query], tuple[Family, ...], float | None]] = [
@@ -101,10 +101,10 @@ def tune(
     ]
     lesson = Lesson.of(corpus, asked, judged, seed)
     if lesson is not None:
-        stages += [(lesson.cross_fitted(asked, fold_of, pull), with_adapter(), pull) for pull in PULLS]
+        stages += [(lesson.cross_fitted(asked, deals[0], pull), with_adapter(), pull) for pull in PULLS]
     trials = tuple(Trial(one, pull) for _, tried, pull in stages for each in tried for one in each.settings)
     worth = np.concatenate([_worth(corpus, given, judged, tried, wanted) for given, tried, _ in stages])
-    choice = cross_validated(worth, fold_of)
+    choice = cross_validated(worth, deals)
     test = paired_randomisation_test(choice.held_out, worth[0], seed=seed)
     best = trials[choice.best]
     changed = choice.best != 0 and test.difference > 0.0 and test.p_value < alpha

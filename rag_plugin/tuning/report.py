@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rag_plugin.evaluation.measures import Measure
     from rag_plugin.evaluation.significance import PairedTest
     from rag_plugin.tuning.grid import Trial
+
+# The choices most folds agree on; the rest is luck of the deal.
+_SHOWN: Final = 5
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,12 @@ class TuningReport:
         }
 
     def _rows(self) -> list[tuple[str, str]]:
-        folds = Counter(map(str, self.by_fold)).most_common()
+        folds = Counter(map(str, self.by_fold)).most_common(_SHOWN)
         rows = [
-            ("looked at", f"{self.tried} settings on {self.queries} queries, {len(self.by_fold)} folds"),
+            (
+                "looked at",
+                f"{self.tried} settings on {self.queries} queries, {len(self.by_fold)} folds in all",
+            ),
             ("present", f"{self.present_value:.4f}  {self.present}"),
             ("held out", f"{self.held_out_value:.4f}  what the other folds chose"),
             ("fitted", f"{self.fitted_value:.4f}  {self.best}"),
