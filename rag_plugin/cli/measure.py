@@ -92,7 +92,7 @@ def tune_store(
     split: Annotated[str, typer.Option("--split", help="Which file of judgements under qrels/.")] = "train",
     queries: QueriesFile = "queries.jsonl",
     measure: Annotated[str, typer.Option("--measure", help="What to improve.")] = "nDCG@10",
-    folds: Annotated[int, typer.Option("--folds", help="Parts the queries are split into.", min=2)] = 10,
+    folds: Annotated[int, typer.Option("--folds", help="Parts the queries are split into.", min=2)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of the split.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell, and keep nothing.")] = False,
     json: Json = False,

@@ -203,7 +203,14 @@ class Engine:
     def _with_stored_rows(
         self, connection: sqlite3.Connection, legs: Legs, first_row: int, last_row: int | None
     ) -> Legs:
+        dimension = int(change_log.read_settings(connection).get("dimension") or 0)
         for batch in stored_rows.batches(connection, first_row, last_row):
+            found = 0 if batch.vectors is None else batch.vectors.shape[1]
+            if found != dimension:
+                raise StoreCorruptedError(
+                    f"Rows {batch.rows[0]}..{batch.rows[-1]} have vectors of {found} components instead of "
+                    f"{dimension}: the table of vectors is damaged. Restore a backup."
+                )
             dense = legs.dense
             if dense is None and batch.vectors is not None:
                 dense = DenseIndex.empty(batch.vectors.shape[1], self.metric)

@@ -24,22 +24,11 @@ from rag_plugin.store.records import (
     record_of,
     vector_digest,
 )
-from rag_plugin.store.view import View, read_payloads, rows_with_id, verify_record
+from rag_plugin.store.view import StoredRecord, View, read_records, rows_with_id, verify_record
 from rag_plugin.types import FloatArray, IntArray, WriteReport
 
 _BATCH_ROWS = 5_000
 """Rows rebuilt at a time: at 384 dimensions 8 MB of vectors, whatever the store's size."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRow:
-    """What a write needs to know of a row that is already there."""
-
-    row: int
-    node_id: str
-    ref_doc_id: str | None
-    payload: bytes
-    text_hash: bytes
 
 
 @dataclass(frozen=True)
@@ -56,8 +45,8 @@ class WritePlan:
 
     added: list[NodeRecord] = field(default_factory=list)
     first_row: int = 0
-    rewritten: list[tuple[StoredRow, NodeRecord]] = field(default_factory=list)
-    removed: list[StoredRow] = field(default_factory=list)
+    rewritten: list[tuple[StoredRecord, NodeRecord]] = field(default_factory=list)
+    removed: list[StoredRecord] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
 
     @property
@@ -144,7 +133,7 @@ def plan_write(
     return plan
 
 
-def _same_text(old: StoredRow, record: NodeRecord) -> bool:
+def _same_text(old: StoredRecord, record: NodeRecord) -> bool:
     """Whether the sparse leg holds the record's text already.
 
     The hashes cannot tell: they are of the texts the vectors were made from, and metadata that is part of the
@@ -217,14 +206,9 @@ def rebuild_metadata(connection: sqlite3.Connection) -> None:
 
 def stored_rows(
     connection: sqlite3.Connection, legs: Legs, column: IdColumn, values: list[str]
-) -> Iterator[StoredRow]:
+) -> list[StoredRecord]:
     """Rows whose ``column`` is among ``values``, each verified against its digest."""
-    rows = rows_with_id(connection, legs, column, values)
-    statement = "SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE row IN"
-    for record in change_log.select_in(connection, statement, rows):
-        verify_record(*record)
-        row, node_id, ref_doc_id, payload, text_hash, _ = record
-        yield StoredRow(row, node_id, ref_doc_id, payload, text_hash)
+    return read_records(connection, rows_with_id(connection, legs, column, values))
 
 
 def text_hashes(view: View, node_ids: Sequence[str]) -> dict[str, bytes]:
@@ -242,12 +226,13 @@ def ref_doc_ids(view: View) -> set[str]:
     statement = "SELECT DISTINCT ref_doc_id FROM nodes WHERE ref_doc_id IS NOT NULL"
     found = {ref_doc_id for (ref_doc_id,) in view.connection.execute(statement)}
     expected = view.legs.ids.distinct("ref_doc_id", view.legs.alive)
-    if not np.array_equal(np.unique(hashes_of(found)), expected):
+    texts = [value for value in found if isinstance(value, str)]  # damage can change a value's very type
+    if len(texts) != len(found) or not np.array_equal(np.unique(hashes_of(texts)), expected):
         raise StoreCorruptedError(
             "SQLite's index of documents is damaged. The nodes themselves are not concerned: compact() rebuilds "
             "the index from them."
         )
-    return found
+    return set(texts)
 
 
 def rows_of_all(view: View, node_ids: Sequence[str]) -> list[int]:
@@ -272,14 +257,10 @@ def full_nodes(view: View, rows: Sequence[int]) -> list[BaseNode]:
     Raises:
         StoreCorruptedError: A record or a vector does not match its digest.
     """
-    payloads = {row: payload for row, _, payload in read_payloads(view.connection, rows)}
+    payloads = {record.row: record.payload for record in read_records(view.connection, rows)}
     vectors = _vectors_of(view.connection, rows)
     nodes = []
     for row in rows:
-        if row not in payloads:
-            raise StoreCorruptedError(
-                f"Row {row} is known to an index and missing from the table of nodes. Restore a backup."
-            )
         node = node_from_payload(payloads[row], row=row)
         if row in vectors:
             node.embedding = np.frombuffer(vectors[row], np.float32).tolist()
@@ -380,7 +361,7 @@ def _vectors_of(connection: sqlite3.Connection, rows: Sequence[int]) -> dict[int
     return {row: verified_vector(row, vector, digest) for row, vector, digest in found}
 
 
-def _delete(connection: sqlite3.Connection, removed: list[StoredRow]) -> None:
+def _delete(connection: sqlite3.Connection, removed: list[StoredRecord]) -> None:
     metadata_index.remove_metadata(
         connection, ((stored.row, metadata_from_payload(stored.payload)) for stored in removed)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from llama_index.core.schema import BaseNode
@@ -86,13 +87,9 @@ class View:
             StoreCorruptedError: A row is missing or damaged, or the metadata index let a wrong node through.
         """
         rows = self.legs.rows.items[positions].tolist()
-        found = {row: payload for row, _, payload in read_payloads(self.connection, rows)}
+        found = {record.row: record.payload for record in read_records(self.connection, rows)}
         nodes = []
         for row in rows:
-            if row not in found:
-                raise StoreCorruptedError(
-                    f"Row {row} is known to the legs and missing from the database. Run check(deep=True)."
-                )
             node = node_from_payload(found[row], row=row)
             if filters is not None and not filters.matches(node.metadata):
                 raise StoreCorruptedError(
@@ -125,12 +122,8 @@ def rows_with_id(
     if disputed := indexed ^ hashed:
         # Two ids may share a hash, so the records themselves decide.
         wanted = set(values)
-        statement = "SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE row IN"
-        records = list(select_in(connection, statement, sorted(disputed)))
-        for record in records:
-            verify_record(*record)
-        place = 1 if column == "node_id" else 2
-        if {record[0] for record in records if record[place] in wanted} != disputed & indexed:
+        records = read_records(connection, sorted(disputed))
+        if {record.row for record in records if getattr(record, column) in wanted} != disputed & indexed:
             raise StoreCorruptedError(
                 f"SQLite's index of {column} is wrong about row {min(disputed)}. The nodes themselves are not "
                 "concerned: compact() rebuilds the index from them."
@@ -138,17 +131,32 @@ def rows_with_id(
     return sorted(indexed)
 
 
-def read_payloads(connection: sqlite3.Connection, rows: Sequence[int]) -> list[tuple[int, str, bytes]]:
-    """``(row, node_id, payload)`` of those ``rows`` that exist, each verified, in no particular order.
+class StoredRecord(NamedTuple):
+    """A row of ``nodes``, verified."""
+
+    row: int
+    node_id: str
+    ref_doc_id: str | None
+    payload: bytes
+    text_hash: bytes
+
+
+def read_records(connection: sqlite3.Connection, rows: Sequence[int]) -> list[StoredRecord]:
+    """The records in ``rows``, which must exist, in no particular order.
 
     Raises:
-        StoreCorruptedError: A record does not match its digest.
+        StoreCorruptedError: A record is missing or does not match its digest.
     """
     found = []
     statement = "SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE row IN"
-    for row, node_id, ref_doc_id, payload, text_hash, digest in select_in(connection, statement, rows):
-        verify_record(row, node_id, ref_doc_id, payload, text_hash, digest)
-        found.append((row, node_id, payload))
+    for record in select_in(connection, statement, rows):
+        verify_record(*record)
+        found.append(StoredRecord(*record[:-1]))
+    if len(found) != len(set(rows)):
+        missing = sorted(set(rows) - {record.row for record in found})
+        raise StoreCorruptedError(
+            f"Row {missing[0]} is missing from the database ({len(missing)} of {len(rows)} are). Restore a backup."
+        )
     return found
 
 

@@ -146,19 +146,22 @@ class Lesson:
         pool = np.concatenate([self.pool, self.targets[used]])
         return fit_adapter(self.queries[used], self.targets[used], pool, pull=pull, deviation=self.deviation)
 
-    def cross_fitted(self, asked: Sequence[Query], fold_of: IntArray, pull: float) -> list[Query]:
-        """Each query moved by an adapter that learned from the other folds, and nothing of its passages.
+    def cross_fitted(
+        self, asked: Sequence[Query], fold_of: IntArray, pull: float, *, apart: bool
+    ) -> list[Query]:
+        """Each query moved by an adapter that learned from the other folds alone.
 
-        Queries about the same passage often say nearly the same. What an adapter knows by heart from one would
-        pass for knowing how to find the other, so those that share a passage with the fold are left out.
+        Queries about the same passage often say nearly the same, so an adapter may know by heart what it seems
+        to have found. That serves queries like the labelled ones, and nobody else: with ``apart``, whoever
+        shares a passage with the fold is left out of the lesson too.
         """
         adapters = []
         for fold in range(int(fold_of.max()) + 1):
-            held = frozenset[int]().union(
-                *(self.passages[index] for index in np.flatnonzero(fold_of == fold).tolist())
-            )
-            apart = np.array([held.isdisjoint(own) for own in self.passages])
-            adapters.append(self.adapter((fold_of != fold) & apart, pull))
+            chosen = fold_of != fold
+            if apart:
+                held = frozenset[int]().union(*(self.passages[at] for at in np.flatnonzero(~chosen).tolist()))
+                chosen &= np.array([held.isdisjoint(own) for own in self.passages])
+            adapters.append(self.adapter(chosen, pull))
         return [moved(query, adapters[fold]) for query, fold in zip(asked, fold_of.tolist(), strict=True)]
 
 

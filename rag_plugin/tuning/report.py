@@ -29,6 +29,8 @@ class TuningReport:
         by_fold: What the other folds chose for each.
         present_value: Mean of the measure under `present`.
         held_out_value: Mean under what the other folds chose: the honest estimate.
+        apart_value: The same where a query adapter learned nothing of a query's own passages: what is left for
+            queries about passages that no label speaks of.
         fitted_value: Mean under `best` on the queries that chose it: too good to be true.
         test: Held-out values against the present setting's, paired.
         alpha: The largest p-value that counts.
@@ -44,6 +46,7 @@ class TuningReport:
     by_fold: tuple[Trial, ...]
     present_value: float
     held_out_value: float
+    apart_value: float
     fitted_value: float
     test: PairedTest
     alpha: float
@@ -59,6 +62,8 @@ class TuningReport:
             return f"changed to {self.best} ({gain}); {kept}."
         if set(self.by_fold) == {self.present}:
             return "no change: no setting gains more than its standard error."
+        if self.apart_value < self.present_value:
+            return f"no change: queries about unlabelled passages would lose by it ({gain} on the others)."
         return f"no change: the gain on held-out queries is no more than luck ({gain})."
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +77,7 @@ class TuningReport:
             "by_fold": [str(trial) for trial in self.by_fold],
             "present_value": self.present_value,
             "held_out_value": self.held_out_value,
+            "apart_value": self.apart_value,
             "fitted_value": self.fitted_value,
             "difference": self.test.difference,
             "standard_error": self.test.standard_error,
@@ -91,6 +97,7 @@ class TuningReport:
             ),
             ("present", f"{self.present_value:.4f}  {self.present}"),
             ("held out", f"{self.held_out_value:.4f}  what the other folds chose"),
+            ("apart", f"{self.apart_value:.4f}  the same, for queries about unlabelled passages"),
             ("fitted", f"{self.fitted_value:.4f}  {self.best}"),
         ]
         rows += [(f"{count} of {len(self.by_fold)} folds", f"        {setting}") for setting, count in folds]

@@ -36,6 +36,11 @@ class Held:
         return embedded(self.node)
 
     @property
+    def row_content(self) -> tuple[Any, ...]:
+        """What the legs know of a row; a node where it changes gets a new one."""
+        return self.text, self.node.embedding, self.node.ref_doc_id
+
+    @property
     def vector(self) -> np.ndarray:
         return np.asarray(self.node.embedding, np.float32).astype(np.float64)
 
@@ -65,7 +70,7 @@ class Oracle:
 
     def _take(self, new: Held) -> None:
         old = self.held.get(new.node.node_id)
-        if old is not None and (old.text != new.text or old.node.embedding != new.node.embedding):
+        if old is not None and old.row_content != new.row_content:
             del self.held[new.node.node_id]  # replaced by a younger row
         self.held[new.node.node_id] = new
 

@@ -11,7 +11,7 @@ from llama_index.core.schema import TextNode
 
 from rag_plugin.store.hybrid_store import HybridStore
 
-PASSAGES, QUERIES, DIMENSION = 200, 100, 24
+PASSAGES, QUERIES, DIMENSION = 160, 80, 24
 
 
 class KnownVectors(BaseEmbedding):
@@ -45,8 +45,8 @@ class Labelled:
         return store
 
 
-def labelled(seed: int = 0, *, distortion: float = 0.0, noise: float = 0.22) -> Labelled:
-    """Each query lies near one passage and shares two words with others.
+def labelled(seed: int = 0, *, distortion: float = 0.0, noise: float = 0.18) -> Labelled:
+    """Each query lies near one passage and takes its words from another.
 
     Args:
         seed: Of everything.
@@ -56,7 +56,7 @@ def labelled(seed: int = 0, *, distortion: float = 0.0, noise: float = 0.22) -> 
     generator = np.random.default_rng(seed)
     vectors = generator.normal(size=(PASSAGES, DIMENSION)) + 1.0
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    words = [f"word{number}" for number in range(60)]
+    words = [f"word{number}" for number in range(90)]
     texts = [" ".join(generator.choice(words, 12)) for _ in range(PASSAGES)]
     nodes = [
         TextNode(id_=f"p{number}", text=text, embedding=vector.tolist())
@@ -65,7 +65,8 @@ def labelled(seed: int = 0, *, distortion: float = 0.0, noise: float = 0.22) -> 
     carried = np.eye(DIMENSION) + distortion * generator.normal(size=(DIMENSION, DIMENSION)) / DIMENSION**0.5
     queries, qrels, known = {}, {}, {}
     for number, target in enumerate(generator.permutation(PASSAGES)[:QUERIES].tolist()):
-        text = f"{' '.join(generator.choice(words, 2, replace=False))} query{number}"
+        decoy = texts[int(generator.integers(PASSAGES))].split()
+        text = f"{' '.join(generator.choice(decoy, 3, replace=False))} query{number}"
         vector = vectors[target] @ carried + noise * generator.normal(size=DIMENSION)
         queries[f"q{number}"], qrels[f"q{number}"] = text, {f"p{target}": 1}
         known[text] = (vector / np.linalg.norm(vector)).tolist()

@@ -131,7 +131,7 @@ def test_queries_carried_off_by_one_map_are_brought_back_and_new_ones_too(carrie
     store = carried_off.store()
     retriever = HybridRetriever(store, embed_model=carried_off.embed_model)
     ids = list(carried_off.queries)
-    train, test = ids[:75], ids[75:]
+    train, test = ids[:60], ids[60:]
 
     def part(chosen):
         return (
