@@ -122,8 +122,7 @@ class Engine:
     @contextmanager
     def view(self) -> Iterator[View]:
         """Pin the newest committed change: legs and rows that belong together, until the block ends."""
-        # In memory one connection serves everybody. Whoever holds it may want to write before letting go, so
-        # the right to write comes first there, as it does for writers: the other order could lock for good.
+        # In memory one connection serves all, and who holds it may write: so the right to write comes first.
         first = self._write_lock if self.folder is None else nullcontext()
         while True:
             with first, self.database.snapshot() as connection:
@@ -304,6 +303,9 @@ class Engine:
             with self.database.transaction() as connection:
                 change = stored_rows.clear(connection)
             self._legs = Legs.empty(SparseIndex.empty(self.analyzer, self.bm25), change=change)
+            if self.folder is not None:  # what was cleared must not live on in derived files
+                snapshots.discard_all(self.folder)
+                self._snapshot_change = -1
 
     def take_over(self, backup: Path) -> None:
         """Replace the contents of this store, in memory, by those of a backup file.

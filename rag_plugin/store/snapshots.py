@@ -120,6 +120,11 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def discard_all(folder: Path) -> None:
+    """Remove every snapshot of the store at ``folder``; one that a crash leaves half-removed is ignored."""
+    shutil.rmtree(folder / _FOLDER, ignore_errors=True)
+
+
 def load_newest(
     folder: Path,
     configuration: Configuration,

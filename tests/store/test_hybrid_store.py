@@ -298,6 +298,19 @@ def test_every_kind_of_node_comes_back_as_it_went_in(store):
     assert [n.to_dict() for n in back] == [n.to_dict() for n in given]
 
 
+def test_what_was_cleared_does_not_live_on_in_snapshots(tmp_path, caplog):
+    with HybridStore(tmp_path / "s") as store:
+        store.add(nodes(700))
+    with HybridStore(tmp_path / "s") as store:
+        assert list((tmp_path / "s").rglob("vectors.npy"))
+        store.clear()
+        assert not list((tmp_path / "s").rglob("vectors.npy"))
+        store.add(nodes(3))
+    with HybridStore(tmp_path / "s") as store:
+        assert store.count == 3
+    assert "ignored" not in caplog.text
+
+
 def test_text_alone_makes_a_store_without_vectors(store):
     store.add([TextNode(id_="a", text="otters swim"), TextNode(id_="b", text="herons wade")])
     assert store.query(VectorStoreQuery(query_str="otter", mode=VectorStoreQueryMode.SPARSE)).ids == ["a"]
