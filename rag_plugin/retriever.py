@@ -290,7 +290,7 @@ class HybridRetriever(BaseRetriever):
         vector = terms = None
         if self._mode != "sparse" and self._weights[0] > 0 and view.legs.dense is not None:
             if vectors and self._embed_model is not None:
-                check_model(view.connection, embedding_id(self._embed_model))
+                check_model(view, embedding_id(self._embed_model))
             if expanded.embedding is not None:
                 vectors = [np.asarray(expanded.embedding, np.float32), *vectors]
             if vectors:

@@ -69,7 +69,6 @@ def gather(
     dense_k: int,
     sparse_k: int,
     mask: BoolArray | None,
-    extra: IntArray | None = None,
 ) -> Candidates:
     """Search both legs and score every node either of them found, by both.
 
@@ -79,7 +78,6 @@ def gather(
         dense_k: Candidates of the dense leg.
         sparse_k: Candidates of the sparse leg.
         mask: ``(n,)`` positions that may be returned, None for all.
-        extra: Positions to score besides (what another formulation of the query found).
     """
     nothing = np.empty(0, np.int64)
     dense, sparse = view.legs.dense, view.legs.sparse
@@ -88,7 +86,7 @@ def gather(
         from_dense, _ = dense.search(query.vector, dense_k, mask)
     if query.terms is not None:
         from_sparse, _ = sparse.search(query.terms, sparse_k, mask)
-    positions = np.unique(np.concatenate([from_dense, from_sparse, nothing if extra is None else extra]))
+    positions = np.unique(np.concatenate([from_dense, from_sparse]))
     zeros = np.zeros(len(positions))
     return Candidates(
         positions,

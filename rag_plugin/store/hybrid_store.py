@@ -296,7 +296,7 @@ class HybridStore(MovableStore):
             EmbeddingMismatchError: It is tied to another one.
         """
         with self._engine.view() as view:
-            return check_model(view.connection, model_id)
+            return check_model(view, model_id)
 
     # --- care --------------------------------------------------------------------------------------------
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import numpy as np
 from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
@@ -12,7 +10,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, UnsupportedQueryError
-from rag_plugin.store.change_log import read_settings
+from rag_plugin.store.diversity import marginal_order
 from rag_plugin.store.hybrid_search import Query, best_first, fuse_candidates, gather
 from rag_plugin.store.records import validated_vector
 from rag_plugin.store.view import Selection, View
@@ -70,7 +68,7 @@ def run_query(
     )
 
 
-def check_model(connection: sqlite3.Connection, model_id: str) -> str | None:
+def check_model(view: View, model_id: str) -> str | None:
     """Refuse ``model_id`` if the store is tied to another embedding model.
 
     Returns:
@@ -79,7 +77,7 @@ def check_model(connection: sqlite3.Connection, model_id: str) -> str | None:
     Raises:
         EmbeddingMismatchError: It is tied to another one.
     """
-    stored: str | None = read_settings(connection).get("embedding")
+    stored: str | None = view.settings.get("embedding")
     if stored is not None and stored != model_id:
         raise EmbeddingMismatchError(
             f"The store's vectors were made by {stored!r}; this is {model_id!r}. Use the same model, or build "
@@ -159,11 +157,7 @@ def _hybrid(view: View, query: VectorStoreQuery, selection: Selection) -> tuple[
 def _mmr(
     view: View, query: VectorStoreQuery, selection: Selection, threshold: float
 ) -> tuple[IntArray, DoubleArray]:
-    """Maximal marginal relevance (Carbonell & Goldstein 1998, eq. 1), as LlamaIndex weighs it.
-
-    Each step takes the candidate with the highest ``λ·sim(q, d) − (1 − λ)·max sim(d, chosen)``, λ being
-    ``mmr_threshold``; the scores returned are those sums.
-    """
+    """Maximal marginal relevance with λ = ``mmr_threshold``; the scores are :func:`marginal_order`'s sums."""
     if not isinstance(threshold, int | float) or not 0.0 <= threshold <= 1.0:
         raise InvalidInputError(f"mmr_threshold={threshold!r}; expected 0 (diverse) to 1 (similar).")
     k = query.similarity_top_k
@@ -172,15 +166,7 @@ def _mmr(
     if dense is None or len(positions) == 0:
         return positions, relevance
     rows = dense.matrix(positions)
-    redundancy = np.zeros(len(positions))
-    left = np.ones(len(positions), bool)
-    chosen: list[int] = []
-    scores: list[float] = []
-    while left.any() and len(chosen) < k:
-        marginal = np.where(left, threshold * relevance - (1.0 - threshold) * redundancy, -np.inf)
-        best = int(marginal.argmax())
-        chosen.append(best)
-        scores.append(float(marginal[best]))
-        left[best] = False
-        redundancy = np.maximum(redundancy, dense.similarities(rows[best], positions))
-    return positions[chosen], np.array(scores)
+    chosen, sums = marginal_order(
+        relevance, k, threshold, lambda index: dense.similarities(rows[index], positions)
+    )
+    return positions[chosen], sums

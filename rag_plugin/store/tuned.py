@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from rag_plugin.errors import InvalidInputError, StoreFormatError
 from rag_plugin.fusion import EQUAL_WEIGHTS, Fusion, parse_fusion, parse_weights
 from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.change_log import read_settings
 from rag_plugin.store.query_adapter import QueryAdapter
 from rag_plugin.store.view import View
 
@@ -174,7 +173,7 @@ def learned(view: View, embedding: str | None) -> Learned | None:
     Raises:
         StoreFormatError: It was written by a newer version, or it is damaged.
     """
-    found = read_settings(view.connection).get(SETTING)
+    found = view.settings.get(SETTING)
     if found is None:
         return None
     if not isinstance(found, dict) or found.get("version") != VERSION:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from rag_plugin.errors import StoreCorruptedError
-from rag_plugin.store.change_log import select_in
+from rag_plugin.store.change_log import read_settings, select_in
 from rag_plugin.store.filters import CompiledFilters, compile_filters
 from rag_plugin.store.id_hashes import IdColumn
 from rag_plugin.store.ids import checked_ids
@@ -40,6 +41,11 @@ class View:
 
     legs: Legs
     connection: sqlite3.Connection
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the store was built with and has learned; read and verified once a view."""
+        return read_settings(self.connection)
 
     def select(
         self,
