@@ -25,10 +25,10 @@ from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.database import Database
 from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.leg_source import LegSource, LoadedLegs
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.paths import prepare_folder
 from rag_plugin.store.records import NodeRecord
-from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.store.view import View
 from rag_plugin.store.writer_lock import WriterLock
 from rag_plugin.types import Metric, WriteReport
@@ -60,6 +60,9 @@ class Engine:
         EmbeddingMismatchError: It was built with another metric or analyzer.
     """
 
+    _legs: Legs  # swapped whole, so that whoever took them keeps them
+    _source: LegSource
+
     def __init__(
         self,
         folder: Path | None,
@@ -77,8 +80,6 @@ class Engine:
         self._lock = WriterLock(folder, timeout_s) if folder is not None and not read_only else None
         self._process = os.getpid()
         self._write_lock = RLock()  # writers take turns, and so does who replays the log
-        self._snapshot_change = -1
-        self._rows_since_snapshot = 0
         with ExitStack() as undo:  # a store that cannot be opened leaves nothing open
             if self._lock is not None:
                 undo.callback(self._lock.release)
@@ -94,9 +95,7 @@ class Engine:
             self.bm25 = bm25
             if not read_only:
                 self._claim(settings)
-            self._store_id = str(settings["store_id"])
-            self._legs = Legs.empty(SparseIndex.empty(self.analyzer, bm25))
-            self._open_legs()
+            self._open_legs(str(settings["store_id"]))
             undo.pop_all()
 
     def _claim(self, settings: dict[str, Any]) -> None:
@@ -107,10 +106,6 @@ class Engine:
             with self.database.transaction() as connection:
                 for key, value in missing.items():
                     change_log.write_setting(connection, key, value)
-
-    @property
-    def _configuration(self) -> snapshots.Configuration:
-        return snapshots.Configuration(self._store_id, self.metric, self.analyzer.fingerprint())
 
     @property
     def legs(self) -> Legs:
@@ -138,83 +133,22 @@ class Engine:
             change = change_log.current_change(connection)
             if self._legs.change == change:
                 return
-            # Ahead of the database is who sees an older copy of it put back; only the copy knows its history.
-            behind = self._legs.change < change
-            log = change_log.log_since(connection, self._legs.change) if behind else None
-            if log is None:
-                logger.info("The log no longer reaches back to change %d.", self._legs.change)
-                self._legs = self._load_or_rebuild(connection, change)
+            caught_up = self._source.caught_up(connection, self._legs, change)
+            if caught_up is None:
+                self._take(self._source.newest(connection, change))
             else:
-                self._legs = self._counted(connection, self._replayed(connection, self._legs, log, change))
+                self._legs = caught_up
 
-    def _open_legs(self) -> None:
+    def _open_legs(self, store_id: str) -> None:
+        configuration = snapshots.Configuration(store_id, self.metric, self.analyzer.fingerprint())
+        self._source = LegSource(self.folder, configuration, self.analyzer, self.bm25)
         with self.database.snapshot() as connection:
-            self._legs = self._load_or_rebuild(connection, change_log.current_change(connection))
+            self._take(self._source.newest(connection, change_log.current_change(connection)))
 
-    def _load_or_rebuild(self, connection: sqlite3.Connection, change: int) -> Legs:
-        """Legs at ``change`` from the newest usable snapshot and the log, else from the truth alone."""
-        legs = None
-        if self.folder is not None and change > 0:
-            legs = snapshots.load_newest(
-                self.folder,
-                self._configuration,
-                analyzer=self.analyzer,
-                bm25=self.bm25,
-                token_of=lambda number: change_log.token_of(connection, number),
-            )
-        if legs is not None:
-            log = change_log.log_since(connection, legs.change)
-            if log is not None:
-                self._snapshot_change = legs.change
-                self._rows_since_snapshot = sum(entry.last_row - entry.first_row + 1 for entry in log)
-                return self._counted(connection, self._replayed(connection, legs, log, change))
-            logger.warning("The log no longer reaches back to the snapshot at change %d.", legs.change)
-        if change_log.live_count(connection):
-            logger.info("Building the legs of %s from the database.", self.folder or "the store in memory")
-        self._rows_since_snapshot = change_log.live_count(connection)
-        empty = Legs.empty(SparseIndex.empty(self.analyzer, self.bm25))
-        return self._counted(connection, self._with_stored_rows(connection, empty, 0, None).at(change))
-
-    def _counted(self, connection: sqlite3.Connection, legs: Legs) -> Legs:
-        """``legs``, if they hold as many nodes as were written: a damaged page can hide rows from a scan."""
-        expected = change_log.live_count(connection)
-        if legs.live_count != expected:
-            raise StoreCorruptedError(
-                f"{self.database.file}: {expected} nodes were written and {legs.live_count} are found: rows went "
-                "missing. Restore a backup."
-            )
-        return legs
-
-    def _replayed(
-        self, connection: sqlite3.Connection, legs: Legs, log: Sequence[change_log.Change], change: int
-    ) -> Legs:
-        """``legs`` brought from their change to ``change``."""
-        newest = int(legs.rows.items[-1]) if legs.size else 0
-        for entry in log:
-            if entry.operation == "remove" and entry.first_row <= newest:
-                last = min(entry.last_row, newest)
-                legs = legs.removed(np.arange(entry.first_row, last + 1, dtype=np.int64))
-        # A row that was added and removed since is in no table, so it never enters the legs.
-        for entry in sorted((entry for entry in log if entry.operation == "add"), key=lambda e: e.first_row):
-            legs = self._with_stored_rows(connection, legs, entry.first_row, entry.last_row)
-        return legs.at(change)
-
-    def _with_stored_rows(
-        self, connection: sqlite3.Connection, legs: Legs, first_row: int, last_row: int | None
-    ) -> Legs:
-        dimension = int(change_log.read_settings(connection).get("dimension") or 0)
-        for batch in stored_rows.batches(connection, first_row, last_row):
-            found = 0 if batch.vectors is None else batch.vectors.shape[1]
-            if found != dimension:
-                raise StoreCorruptedError(
-                    f"Rows {batch.rows[0]}..{batch.rows[-1]} have vectors of {found} components instead of "
-                    f"{dimension}: the table of vectors is damaged. Restore a backup."
-                )
-            dense = legs.dense
-            if dense is None and batch.vectors is not None:
-                dense = DenseIndex.empty(batch.vectors.shape[1], self.metric)
-            legs = legs.added(batch.rows, batch.ids, batch.texts, batch.vectors, dense)
-        return legs
+    def _take(self, loaded: LoadedLegs) -> None:
+        self._legs = loaded.legs
+        self._snapshot_change = loaded.snapshot_change
+        self._rows_since_snapshot = loaded.rows_since_snapshot
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -302,7 +236,7 @@ class Engine:
         with self._write_lock:
             with self.database.transaction() as connection:
                 change = stored_rows.clear(connection)
-            self._legs = Legs.empty(SparseIndex.empty(self.analyzer, self.bm25), change=change)
+            self._legs = self._source.empty(change)
             if self.folder is not None:  # what was cleared must not live on in derived files
                 snapshots.discard_all(self.folder)
                 self._snapshot_change = -1
@@ -319,8 +253,7 @@ class Engine:
             settings = change_log.read_settings(source)
             self.metric = settings["metric"]
             self.analyzer = Analyzer.named(settings["analyzer"])
-            self._store_id = str(settings["store_id"])
-            self._open_legs()
+            self._open_legs(str(settings["store_id"]))
 
     def settings(self) -> dict[str, Any]:
         """What the store was built with and has learned."""
@@ -358,9 +291,9 @@ class Engine:
             token = change_log.token_of(connection, legs.change)
         if token is None:
             raise StoreCorruptedError(f"{self.database.file}: change {legs.change} is missing from the log.")
-        path = snapshots.save(self.folder, legs, self._configuration, token)
+        path = snapshots.save(self.folder, legs, self._source.configuration, token)
         # From now on the vectors come from the file by memory map, and their copy in memory is let go.
-        self._legs = snapshots.load(path, self._configuration, token, analyzer=self.analyzer, bm25=self.bm25)
+        self._legs = self._source.loaded(path, token)
         previous, self._snapshot_change = self._snapshot_change, legs.change
         self._rows_since_snapshot = 0
         with self.database.transaction() as connection:
