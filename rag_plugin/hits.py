@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Self
+from typing import Any, Self
 
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import NodeWithScore
+
+from rag_plugin.store.hybrid_search import Candidates, Fused, Query
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,31 @@ class Explanation:
             None if self.degraded is None else f"degraded: {self.degraded}",
         ]
         return " · ".join(part for part in said if part)
+
+
+def explanations(
+    query: Query, candidates: Candidates, fused: Fused, best: list[int], degraded: str | None
+) -> list[Explanation]:
+    """Where the score of each of the ``best`` candidates came from, best first."""
+
+    def part(values: Any, index: int) -> float | None:
+        return None if values is None else float(values[index])
+
+    return [
+        Explanation(
+            score=float(fused.score[index]),
+            rank=rank,
+            dense_rank=int(candidates.dense_ranks[index]) or None,
+            dense_score=None if query.vector is None else float(candidates.dense[index]),
+            sparse_rank=int(candidates.sparse_ranks[index]) or None,
+            sparse_score=None if query.terms is None else float(candidates.sparse[index]),
+            dense_part=part(fused.dense, index),
+            sparse_part=part(fused.sparse, index),
+            feedback_part=part(fused.feedback, index),
+            degraded=degraded,
+        )
+        for rank, index in enumerate(best, 1)
+    ]
 
 
 class Hit(NodeWithScore):

@@ -18,10 +18,11 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
 from llama_index_instrumentation import get_dispatcher
 
+from rag_plugin.agents.tool import RetrievalTool
 from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.fusion import EQUAL_WEIGHTS, parse_fusion, parse_weights
-from rag_plugin.hits import Explanation, Hit, QueryExplanation, Trace
+from rag_plugin.hits import Hit, QueryExplanation, Trace, explanations
 from rag_plugin.query_transform import ExpandedQuery
 from rag_plugin.store.diversity import diverse_order
 from rag_plugin.store.hybrid_search import (
@@ -95,9 +96,8 @@ class HybridRetriever(BaseRetriever):
     ) -> None:
         super().__init__(**kwargs)
         _check_arguments(store, embed_model, filters, query_transform)
-        for name, number in (("similarity_top_k", similarity_top_k), ("candidates", candidates)):
-            if not isinstance(number, int) or number < 1:
-                raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
+        _check_count("similarity_top_k", similarity_top_k)
+        _check_count("candidates", candidates)
         if mode not in _MODES:
             raise InvalidInputError(f"mode={mode!r}; expected one of {', '.join(_MODES)}.")
         if diversity is not None and not 0.0 <= diversity <= 1.0:
@@ -153,6 +153,34 @@ class HybridRetriever(BaseRetriever):
             filters = MetadataFilters(filters=[self._filters, filters], condition=FilterCondition.AND)
         narrowed._filters = filters or self._filters
         return narrowed
+
+    def with_top_k(self, similarity_top_k: int) -> Self:
+        """A cheap copy that returns up to ``similarity_top_k`` hits.
+
+        Raises:
+            InvalidInputError: Not a whole number of 1 or more.
+        """
+        _check_count("similarity_top_k", similarity_top_k)
+        other = copy.copy(self)
+        other._similarity_top_k = similarity_top_k
+        other._candidates = max(self._candidates, similarity_top_k)
+        return other
+
+    def as_tool(
+        self, name: str = "search_documents", description: str | None = None, **options: Any
+    ) -> RetrievalTool:
+        """This retriever as a tool for LlamaIndex agents.
+
+        Args:
+            name: What the agent calls it by.
+            description: Tells the agent what is in the collection and when to search it.
+            options: Further arguments of :class:`~rag_plugin.agents.tool.RetrievalTool`, such as ``rerank``,
+                ``filterable`` and ``max_tokens``.
+
+        Raises:
+            InvalidInputError: An argument outside its range.
+        """
+        return RetrievalTool(self, name=name, description=description, **options)
 
     # --- LlamaIndex's two doors, and ours beside them ----------------------------------------------------
 
@@ -255,10 +283,10 @@ class HybridRetriever(BaseRetriever):
             clock.lap("fuse")
             nodes = view.nodes(candidates.positions[best], selection.filters)
             clock.lap("fetch")
-        explanations = _explanations(query, candidates, fused, best.tolist(), expanded.degraded)
+        reasons = explanations(query, candidates, fused, best.tolist(), expanded.degraded)
         hits = tuple(
-            Hit(node=node, score=explanation.score, explanation=explanation)
-            for node, explanation in zip(nodes, explanations, strict=True)
+            Hit(node=node, score=reason.score, explanation=reason)
+            for node, reason in zip(nodes, reasons, strict=True)
         )
         variants = tuple(f"{v.text} ({v.kind}, weight {v.weight:.2f})" for v in expanded.variants)
         return QueryExplanation(hits, Trace(expanded.query_str, variants, clock.seconds, expanded.degraded))
@@ -316,6 +344,11 @@ class HybridRetriever(BaseRetriever):
         return best[: self._similarity_top_k]
 
 
+def _check_count(name: str, number: Any) -> None:
+    if not isinstance(number, int) or number < 1:
+        raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
+
+
 def _check_arguments(store: Any, embed_model: Any, filters: Any, query_transform: Any) -> None:
     for name, value, kind in (
         ("store", store, HybridStore),
@@ -337,29 +370,6 @@ def _to_embed(expanded: ExpandedQuery) -> list[str]:
     """Texts the dense leg searches for that have no vector yet."""
     texts = [variant.text for variant in expanded.for_leg("dense")]
     return texts[1:] if expanded.embedding is not None else texts
-
-
-def _explanations(
-    query: Query, candidates: Candidates, fused: Fused, best: list[int], degraded: str | None
-) -> list[Explanation]:
-    def part(values: Any, index: int) -> float | None:
-        return None if values is None else float(values[index])
-
-    return [
-        Explanation(
-            score=float(fused.score[index]),
-            rank=rank,
-            dense_rank=int(candidates.dense_ranks[index]) or None,
-            dense_score=None if query.vector is None else float(candidates.dense[index]),
-            sparse_rank=int(candidates.sparse_ranks[index]) or None,
-            sparse_score=None if query.terms is None else float(candidates.sparse[index]),
-            dense_part=part(fused.dense, index),
-            sparse_part=part(fused.sparse, index),
-            feedback_part=part(fused.feedback, index),
-            degraded=degraded,
-        )
-        for rank, index in enumerate(best, 1)
-    ]
 
 
 def _check_text(query_bundle: QueryBundle) -> None:
