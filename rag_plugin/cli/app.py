@@ -14,6 +14,7 @@ import typer
 
 from rag_plugin.cli.embeddings import check_embeddings
 from rag_plugin.cli.measure import evaluate_folder, tune_store
+from rag_plugin.cli.serve import serve_mcp
 
 app = typer.Typer(
     help="Index your documents and search them by meaning and by words.",
@@ -185,3 +186,4 @@ def demo(store: StorePath = _DEMO_STORE) -> None:
 app.command("check-embeddings")(check_embeddings)
 app.command("eval")(evaluate_folder)
 app.command("tune")(tune_store)
+app.command("mcp")(serve_mcp)

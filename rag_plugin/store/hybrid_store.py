@@ -267,10 +267,14 @@ class HybridStore(MovableStore):
             positions = view.legs.alive if selection.mask is None else selection.mask
             return full_nodes(view, view.legs.rows.items[np.flatnonzero(positions)].tolist())
 
-    def ref_doc_ids(self) -> set[str]:
-        """Ids of all documents the stored nodes were cut from."""
+    def ref_doc_ids(self, filters: MetadataFilters | None = None) -> set[str]:
+        """Ids of all documents the stored nodes were cut from; with filters, of those with a node that passes.
+
+        Raises:
+            FilterError: A filter makes no sense.
+        """
         with self._engine.view() as view:
-            return ref_doc_ids(view)
+            return ref_doc_ids(view, None if filters is None else view.select(filters).mask)
 
     def text_hashes(self, node_ids: Sequence[str]) -> dict[str, bytes]:
         """Hash of the text each stored node's vector was made from; unknown ids are left out."""

@@ -25,7 +25,7 @@ from rag_plugin.store.records import (
     vector_digest,
 )
 from rag_plugin.store.view import StoredRecord, View, read_records, rows_with_id, verify_record
-from rag_plugin.types import FloatArray, IntArray, WriteReport
+from rag_plugin.types import BoolArray, FloatArray, IntArray, WriteReport
 
 _BATCH_ROWS = 5_000
 """Rows rebuilt at a time: at 384 dimensions 8 MB of vectors, whatever the store's size."""
@@ -217,8 +217,12 @@ def text_hashes(view: View, node_ids: Sequence[str]) -> dict[str, bytes]:
     return {row.node_id: row.text_hash for row in stored}
 
 
-def ref_doc_ids(view: View) -> set[str]:
+def ref_doc_ids(view: View, allowed: BoolArray | None = None) -> set[str]:
     """Ids of all documents the stored nodes were cut from.
+
+    Args:
+        view: Where to look.
+        allowed: ``(n,)``; only documents with a node at such a position. None allows all.
 
     Raises:
         StoreCorruptedError: SQLite's index of them is damaged.
@@ -232,7 +236,10 @@ def ref_doc_ids(view: View) -> set[str]:
             "SQLite's index of documents is damaged. The nodes themselves are not concerned: compact() rebuilds "
             "the index from them."
         )
-    return set(texts)
+    if allowed is None:
+        return set(texts)
+    shown = set(view.legs.ids.distinct("ref_doc_id", allowed).tolist())
+    return {text for text, known in zip(texts, hashes_of(texts).tolist(), strict=True) if known in shown}
 
 
 def rows_of_all(view: View, node_ids: Sequence[str]) -> list[int]:
