@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rag_plugin.caches.memory import MemoryCache
+    from rag_plugin.caches.redis import RedisCache
+    from rag_plugin.caches.sqlite import SqliteCache
     from rag_plugin.embeddings.onnx import OnnxEmbedding
     from rag_plugin.errors import RagPluginError
     from rag_plugin.evaluation import evaluate
@@ -30,10 +33,13 @@ __all__ = [
     "HybridRetriever",
     "HybridStore",
     "IngestReport",
+    "MemoryCache",
     "OnnxEmbedding",
     "QueryExpansionTransform",
     "RagPluginError",
     "RecursiveChunker",
+    "RedisCache",
+    "SqliteCache",
     "aingest",
     "check_embeddings",
     "evaluate",
@@ -48,10 +54,13 @@ _HOME = {
     "HybridRetriever": "rag_plugin.retriever",
     "HybridStore": "rag_plugin.store.hybrid_store",
     "IngestReport": "rag_plugin.ingestion.pipeline",
+    "MemoryCache": "rag_plugin.caches.memory",
     "OnnxEmbedding": "rag_plugin.embeddings.onnx",
     "QueryExpansionTransform": "rag_plugin.query_transform",
     "RagPluginError": "rag_plugin.errors",
     "RecursiveChunker": "rag_plugin.ingestion.chunker",
+    "RedisCache": "rag_plugin.caches.redis",
+    "SqliteCache": "rag_plugin.caches.sqlite",
     "aingest": "rag_plugin.ingestion.pipeline",
     "check_embeddings": "rag_plugin.evaluation.embedding_checks",
     "evaluate": "rag_plugin.evaluation",
