@@ -61,6 +61,11 @@ def _token_pattern(letter: str) -> re.Pattern[str]:
 _ASCII_TOKEN: Final = _token_pattern("[A-Za-z0-9_]")
 _PLAIN_TOKEN: Final = _token_pattern(r"\w")
 
+# Of the bytes of UTF-8: letters outside of ASCII, and what ASCII can be in a token.
+_OUTSIDE_TOKENS_BLANK: Final = bytes(
+    code if code >= 128 or chr(code).isalnum() or chr(code) in "_.@-:,+#" else ord(" ") for code in range(256)
+)
+
 _JOINTS: Final = re.compile(r"[.@,+#\-:]+")
 _THOUSANDS: Final = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _DECIMAL: Final = re.compile(r"\d+\.\d+")
@@ -109,12 +114,31 @@ def tokens(text: str) -> list[str]:
         for piece in run.findall(token):
             units = unit.findall(piece)
             if not units:
-                found.append(piece)
+                # Cut off from its neighbours, it may begin or end with their joiner.
+                found.extend(marked_token.findall(piece))
             elif len(units) == 1:
                 found.append(units[0])
             else:
                 found.extend(map("".join, itertools.pairwise(units)))
     return found
+
+
+def piece_bytes(text: str) -> bytes:
+    """A text in which blanks stand for whatever is in no token.
+
+    The tokens of what is left between blanks, one piece after the other, are the tokens of the text: a token
+    holds none of the characters that became blanks. Much faster than `tokens`, for whoever remembers what each
+    distinct piece came to.
+    """
+    if not text.isascii() and not unicodedata.is_normalized("NFKC", text):
+        text = unicodedata.normalize("NFKC", text)
+    # A lone surrogate is no letter, but its text must not be refused.
+    return text.encode("utf-8", "surrogatepass").translate(_OUTSIDE_TOKENS_BLANK)
+
+
+def piece_tokens(piece: bytes) -> list[str]:
+    """The tokens of one piece of `piece_bytes`; mostly one."""
+    return tokens(piece.decode("utf-8", "surrogatepass"))
 
 
 def words(token: str) -> tuple[list[str], list[str]]:
@@ -129,7 +153,7 @@ def words(token: str) -> tuple[list[str], list[str]]:
     """
     if not token.isascii():
         token = token.translate(_DROP_INVISIBLE)
-    if token.isalnum() and (token.islower() or token.isupper() or token[1:].islower()):
+    if token.isalnum() and (token.islower() or token.isupper() or token.isdecimal() or token[1:].islower()):
         return [token], []
     if _SHORT_NAME.fullmatch(token):
         return [token[0]], [token]
