@@ -1,5 +1,4 @@
-"""Query transforms: a language model finds better words for a query, and can never make it worse than lost
-time.
+"""Query transforms: a language model, or the corpus itself, finds better words for a query.
 
     retriever = HybridRetriever(store, query_transform=QueryExpansionTransform(llm))
     engine = TransformQueryEngine(query_engine, HyDETransform(llm))
@@ -11,6 +10,7 @@ the user's own, and whose `variants` say what else to search for, in which leg, 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
@@ -18,9 +18,18 @@ from llama_index.core.schema import QueryBundle
 
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.transforms.asking import LLMQueryTransform
+from rag_plugin.transforms.corpus import (
+    CorpusTransform,
+    embedded,
+    looked,
+    original_vector,
+    store_of,
+)
+from rag_plugin.transforms.feedback import with_feedback
 from rag_plugin.transforms.listing import QueryListTransform
 from rag_plugin.transforms.parsing import parse_passage
 from rag_plugin.transforms.prompts import DECOMPOSITION, HYDE, QUERY_EXPANSION, STEP_BACK
+from rag_plugin.transforms.spelling import Speller, corrected_text
 from rag_plugin.transforms.variants import DENSE_LEG, ExpandedQuery, Leg, Variant, VariantKind
 
 if TYPE_CHECKING:
@@ -30,16 +39,20 @@ if TYPE_CHECKING:
     from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
     from llama_index.core.schema import QueryType
 
+    from rag_plugin.store.hybrid_store import HybridStore
     from rag_plugin.transforms.asking import Question
     from rag_plugin.transforms.calling import Deadline
+    from rag_plugin.transforms.searching import Search
 
 __all__ = [
     "DecompositionTransform",
     "ExpandedQuery",
+    "FeedbackTransform",
     "HyDETransform",
     "LLMQueryTransform",
     "Leg",
     "QueryExpansionTransform",
+    "SpellingTransform",
     "StepBackTransform",
     "TransformChain",
     "Variant",
@@ -125,6 +138,72 @@ class HyDETransform(LLMQueryTransform):
             max_chars=self._limits.max_chars,
         )
         return None if passage is None else (passage,)
+
+
+class FeedbackTransform(CorpusTransform):
+    """Searches for what the query finds first: pseudo-relevance feedback, without any language model.
+
+    A first look at the corpus gives the sparse leg the terms of the best passages (RM3) and moves the dense
+    leg's vector towards them (Rocchio), for a second search over the whole corpus. ``gate="auto"`` leaves a
+    query alone whose best find stands out from the rest: it names a passage, and what lies around it is not
+    wanted. Takes the arguments of `CorpusTransform`.
+
+    Source: Abdul-Jaleel et al., "UMass at TREC 2004: Novelty and HARD" (RM3); Rocchio, "Relevance Feedback in
+    Information Retrieval", 1971. Constants are those of the default fusion, `rag_plugin.fusion.auto`.
+
+    Example:
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_plugin import HybridStore
+        >>> store = HybridStore()
+        >>> ids = store.add([TextNode(id_="a", text="the heart pumps blood"), TextNode(text="sewage")])
+        >>> FeedbackTransform(store, mode="sparse", gate="always").run("heart").variants[1].kind
+        'feedback'
+    """
+
+    def _expanded(self, query: ExpandedQuery, search: Search) -> ExpandedQuery:
+        store = store_of(search, type(self).__name__)
+        vectors = embedded(query, search, store)
+        with store.view() as view:
+            look = looked(view, query, vectors, search)
+            if self._gate == "auto" and not look.is_weak:
+                return query
+            return with_feedback(query, view, look, original_vector(query, vectors))
+
+
+class SpellingTransform(CorpusTransform):
+    """Adds the query as the corpus would spell it: "retreival" also searches for "retrieval".
+
+    Only words that no passage holds are looked at, and only words that a passage holds are put in their place;
+    numbers, codes, addresses, abbreviations and names with capitals inside are left alone, and the user's own
+    words are searched for in any case. There is no dictionary to build or keep: see
+    `rag_plugin.transforms.spelling`. ``gate="always"`` allows a second wrong letter in shorter words, too.
+    Takes the arguments of `CorpusTransform`.
+
+    Example:
+        >>> from llama_index.core.schema import TextNode
+        >>> from rag_plugin import HybridStore
+        >>> store = HybridStore()
+        >>> ids = store.add([TextNode(text="dense retrieval"), TextNode(text="order 66-A7")])
+        >>> SpellingTransform(store).run("teh best retreival of 66-A8").variants[1].text
+        'the best retrieval of 66-A8'
+    """
+
+    def __init__(self, store: HybridStore | None = None, **options: Any) -> None:
+        super().__init__(store, **options)
+        self._speller = Speller()
+
+    def _expanded(self, query: ExpandedQuery, search: Search) -> ExpandedQuery:
+        with store_of(search, type(self).__name__).view() as view:
+            mask = view.select(search.filters).mask
+            found = self._speller.corrections(view, query.query_str, mask, bold=self._gate == "always")
+            if not found:
+                return query
+            analyzer = view.legs.sparse.analyzer
+            terms = Counter(term for correction in found for term in analyzer.terms(correction.corrected))
+        corrected = corrected_text(query.query_str, found)
+        # A misspelt word finds nothing by itself, so its correction counts as any other word of the query does.
+        counts = tuple((term, float(count)) for term, count in terms.items())
+        return query.with_more([Variant(corrected, "spelling", 0.0, terms=counts)])
 
 
 class TransformChain(BaseQueryTransform):

@@ -23,7 +23,7 @@ from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.fusion import EQUAL_WEIGHTS, parse_fusion, parse_weights
 from rag_plugin.hits import Hit, QueryExplanation, Trace, explanations
-from rag_plugin.query_transform import ExpandedQuery
+from rag_plugin.query_transform import ExpandedQuery, TransformChain
 from rag_plugin.store.diversity import diverse_order
 from rag_plugin.store.hybrid_search import (
     Candidates,
@@ -32,12 +32,12 @@ from rag_plugin.store.hybrid_search import (
     best_first,
     fuse_candidates,
     gather,
-    weighted_terms,
 )
 from rag_plugin.store.hybrid_store import HybridStore
-from rag_plugin.store.queries import check_model, query_vector
+from rag_plugin.store.queries import check_model
 from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, Learned, learned
 from rag_plugin.store.view import View
+from rag_plugin.transforms.searching import Search, searched, texts_to_embed
 from rag_plugin.types import FloatArray, Mode
 
 dispatcher = get_dispatcher(__name__)
@@ -61,7 +61,8 @@ class HybridRetriever(BaseRetriever):
             ``fusion="auto"``, as :func:`rag_plugin.tuning.tune` found best for the store.
         filters: What every hit's metadata must pass.
         query_transform: Rewrites queries first, such as
-            :class:`~rag_plugin.query_transform.QueryExpansionTransform`; awaited in async code.
+            :class:`~rag_plugin.query_transform.QueryExpansionTransform`; several in a list run one after the
+            other; awaited in async code.
         feedback: Whether ``auto`` lets the best candidates speak for a second scoring.
         diversity: 0 (none) to 1: how much a hit is held back for resembling those above it; None is 0.
         min_score: Hits below it are left out.
@@ -88,13 +89,15 @@ class HybridRetriever(BaseRetriever):
         fusion: str = "auto",
         weights: tuple[float, float] | None = None,
         filters: MetadataFilters | None = None,
-        query_transform: BaseQueryTransform | None = None,
+        query_transform: BaseQueryTransform | Sequence[BaseQueryTransform] | None = None,
         feedback: bool = True,
         diversity: float | None = None,
         min_score: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if isinstance(query_transform, list | tuple):
+            query_transform = TransformChain(query_transform)
         _check_arguments(store, embed_model, filters, query_transform)
         _check_count("similarity_top_k", similarity_top_k)
         _check_count("candidates", candidates)
@@ -218,14 +221,14 @@ class HybridRetriever(BaseRetriever):
     def _prepared(self, query_bundle: QueryBundle, clock: _Clock) -> tuple[ExpandedQuery, list[FloatArray]]:
         _check_text(query_bundle)
         if self._query_transform is not None:
-            query_bundle = self._query_transform.run(query_bundle)
+            query_bundle = self._query_transform.run(query_bundle, self._as_metadata())
             clock.lap("transform")
         expanded = ExpandedQuery.of(query_bundle)
         vectors: list[FloatArray] = []
         if self._needs_vectors():
             model = self._model()
             vectors = [
-                np.asarray(model.get_query_embedding(text), np.float32) for text in _to_embed(expanded)
+                np.asarray(model.get_query_embedding(text), np.float32) for text in texts_to_embed(expanded)
             ]
             clock.lap("embed")
         return expanded, vectors
@@ -237,19 +240,26 @@ class HybridRetriever(BaseRetriever):
             arun = getattr(self._query_transform, "arun", None)
             # LlamaIndex's own transforms have no async door: they wait on a thread, the loop goes on.
             query_bundle = await (
-                arun(query_bundle) if arun else asyncio.to_thread(self._query_transform.run, query_bundle)
+                arun(query_bundle, self._as_metadata())
+                if arun
+                else asyncio.to_thread(self._query_transform.run, query_bundle, self._as_metadata())
             )
             clock.lap("transform")
         expanded = ExpandedQuery.of(query_bundle)
         vectors: list[FloatArray] = []
         if await asyncio.to_thread(self._needs_vectors):
             model = await asyncio.to_thread(self._model)
-            found = await asyncio.gather(*(model.aget_query_embedding(text) for text in _to_embed(expanded)))
+            found = await asyncio.gather(
+                *(model.aget_query_embedding(text) for text in texts_to_embed(expanded))
+            )
             vectors = [np.asarray(vector, np.float32) for vector in found]
             clock.lap("embed")
         return await asyncio.to_thread(self._search, expanded, vectors, clock)
 
     # --- one search --------------------------------------------------------------------------------------
+
+    def _as_metadata(self) -> dict[str, Any]:
+        return Search(self._store, self._mode, self._filters, self._model).as_metadata()
 
     def _needs_vectors(self) -> bool:
         return self._mode != "sparse" and self._weights[0] > 0 and self._store.holds_vectors
@@ -309,26 +319,12 @@ class HybridRetriever(BaseRetriever):
         )
 
     def query_in(self, view: View, expanded: ExpandedQuery, vectors: list[FloatArray]) -> Query:
-        """All variants as one query.
-
-        A leg's score is linear in its query for cosine (of unit vectors), dot and BM25, so searching once for
-        the weighted sum of the variants ranks as summing the weighted scores of a search for each would. For
-        L2 and L1 the sum is the variants' centroid: what is near it is near to all of them.
-        """
-        vector = terms = None
-        if self._mode != "sparse" and self._weights[0] > 0 and view.legs.dense is not None:
-            if vectors and self._embed_model is not None:
-                check_model(view, embedding_id(self._embed_model))
-            if expanded.embedding is not None:
-                vectors = [np.asarray(expanded.embedding, np.float32), *vectors]
-            if vectors:
-                checked = [query_vector(view, found) for found in vectors]
-                shares = [variant.weight for variant in expanded.for_leg("dense")]
-                vector = view.legs.dense.mixture(checked, shares)
-        # A store of texts alone is searched by words, whatever the mode hoped for.
-        if vector is None or (self._mode != "dense" and self._weights[1] > 0):
-            terms = weighted_terms(view, [(v.text, v.weight) for v in expanded.for_leg("sparse")])
-        return Query(vector, terms)
+        """All variants as one query, of the legs this retriever searches."""
+        dense = self._mode != "sparse" and self._weights[0] > 0
+        if dense and vectors and self._embed_model is not None and view.legs.dense is not None:
+            check_model(view, embedding_id(self._embed_model))
+        sparse = self._mode != "dense" and self._weights[1] > 0
+        return searched(view, expanded, vectors, dense=dense, sparse=sparse)
 
     def _chosen(self, view: View, candidates: Candidates, fused: Fused) -> Any:
         """Indices of the hits among the candidates, best first."""
@@ -364,12 +360,6 @@ def _bundle(query: Any) -> QueryBundle:
     if not isinstance(query, str | QueryBundle):
         raise InvalidInputError(f"The query is {query!r}; expected a text or a QueryBundle.")
     return QueryBundle(query) if isinstance(query, str) else query
-
-
-def _to_embed(expanded: ExpandedQuery) -> list[str]:
-    """Texts the dense leg searches for that have no vector yet."""
-    texts = [variant.text for variant in expanded.for_leg("dense")]
-    return texts[1:] if expanded.embedding is not None else texts
 
 
 def _check_text(query_bundle: QueryBundle) -> None:

@@ -7,7 +7,7 @@ to guess a missing score.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,13 +183,15 @@ def _held_mass(view: View, terms: QueryTerms) -> float:
     return float(terms.counts[own].sum())
 
 
-def weighted_terms(view: View, texts: Sequence[tuple[str, float]]) -> QueryTerms:
-    """Several texts as one query, each text's terms counted ``weight`` times.
+def weighted_terms(
+    view: View, texts: Sequence[tuple[str, float]], added: Mapping[str, float] | None = None
+) -> QueryTerms:
+    """Several texts as one query, each text's terms counted ``weight`` times, and ``added`` terms beside them.
 
     BM25 is linear in how often a query holds a term, so this scores as the weighted sum of the texts would.
     """
     sparse = view.legs.sparse
-    counts: dict[str, float] = {}
+    counts: dict[str, float] = dict(added or {})
     for text, weight in texts:
         for term in sparse.analyzer.terms(text):
             counts[term] = counts.get(term, 0.0) + weight

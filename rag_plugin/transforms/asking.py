@@ -26,6 +26,7 @@ from rag_plugin.transforms.variants import (
     ExpandedQuery,
     Leg,
     VariantKind,
+    validated,
 )
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class LLMQueryTransform(BaseQueryTransform):
         return await self._arun(query, metadata or {})
 
     def _run(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> ExpandedQuery:
-        query = _validated(query_bundle)
+        query = validated(query_bundle)
         try:
             question = self._question(query)
             texts = self._known(question)
@@ -208,7 +209,7 @@ class LLMQueryTransform(BaseQueryTransform):
 
     @dispatcher.span
     async def _arun(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> ExpandedQuery:
-        query = _validated(query_bundle)
+        query = validated(query_bundle)
         try:
             question = self._question(query)
             texts = self._known(question)
@@ -314,14 +315,6 @@ class LLMQueryTransform(BaseQueryTransform):
         """Take the configuration and start afresh."""
         self.__dict__.update(state)
         self._start()
-
-
-def _validated(query: QueryBundle) -> ExpandedQuery:
-    if not isinstance(query, QueryBundle):
-        raise InvalidInputError(f"A query must be a str or a QueryBundle; found {type(query).__name__}.")
-    if not isinstance(query.query_str, str) or not query.query_str.strip():
-        raise InvalidInputError(f"The query is empty: {query.query_str!r}. Pass the words to search for.")
-    return ExpandedQuery.of(query)
 
 
 def _variables(prompt: BasePromptTemplate) -> set[str]:

@@ -14,6 +14,8 @@ from rag_plugin.transforms.parsing import wording
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rag_plugin.types import FloatArray
+
 Leg: TypeAlias = Literal["dense", "sparse"]
 VariantKind: TypeAlias = Literal[
     "original", "expansion", "hypothetical", "step_back", "sub_question", "feedback", "spelling", "custom"
@@ -42,12 +44,17 @@ class Variant:
         weight: Its share of the query, 0 to 1; the weights of a query's variants sum to 1. The share within
             one leg is this weight over the sum of the weights of the variants of that leg.
         legs: Which legs search for it.
+        terms: What the sparse leg counts in place of the text, beside the words of the original: analysed terms,
+            each with how often it counts where a word of the original counts once. None analyses the text.
+        vector: What the dense leg searches for in place of the text; None embeds the text.
     """
 
     text: str
     kind: VariantKind
     weight: float
     legs: frozenset[Leg] = BOTH_LEGS
+    terms: tuple[tuple[str, float], ...] | None = field(default=None, repr=False)
+    vector: tuple[float, ...] | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -104,10 +111,25 @@ class ExpandedQuery(QueryBundle):
         return self.variants[0].weight
 
     def for_leg(self, leg: Leg) -> tuple[Variant, ...]:
-        """Return the variants that one leg searches for, their weights rescaled to sum to 1 within it."""
-        chosen = [variant for variant in self.variants if leg in variant.legs]
+        """Return the variants that one leg searches for, their weights rescaled to sum to 1 within it.
+
+        Those that bring the sparse leg terms of their own are in `added_terms` instead.
+        """
+        chosen = [
+            variant
+            for variant in self.variants
+            if leg in variant.legs and (leg == "dense" or variant.terms is None)
+        ]
         total = math.fsum(variant.weight for variant in chosen)
         return tuple(replace(variant, weight=variant.weight / total) for variant in chosen)
+
+    def added_terms(self) -> dict[str, float]:
+        """Return the terms that variants bring the sparse leg, each with how often it counts."""
+        counts: dict[str, float] = {}
+        for variant in self.variants:
+            for term, count in variant.terms or () if "sparse" in variant.legs else ():
+                counts[term] = counts.get(term, 0.0) + count
+        return counts
 
     def with_variants(
         self,
@@ -127,11 +149,18 @@ class ExpandedQuery(QueryBundle):
             legs: Which legs search for them.
             original_weight: Share of the original, .5 to .9; an earlier, higher share stays.
         """
+        fresh = [Variant(text, kind, 0.0, legs) for text in texts]
+        return self.with_more(fresh, original_weight=original_weight)
+
+    def with_more(
+        self, variants: Iterable[Variant], *, original_weight: float = MIN_ORIGINAL_WEIGHT
+    ) -> ExpandedQuery:
+        """Return a query with these variants, whatever weight they say; otherwise as `with_variants`."""
         kept = list(self.variants)
-        for text in texts:
-            words = wording(text)
-            if not any(legs <= known.legs and wording(known.text) == words for known in kept):
-                kept.append(Variant(text, kind, 0.0, legs))
+        for fresh in variants:
+            words = wording(fresh.text)
+            if not any(fresh.legs <= known.legs and wording(known.text) == words for known in kept):
+                kept.append(fresh)
         if len(kept) == len(self.variants):
             return replace(self)
         if len(self.variants) > 1:
@@ -141,7 +170,26 @@ class ExpandedQuery(QueryBundle):
         return replace(
             self,
             custom_embedding_strs=None,
+            # An embedding made for fewer variants would hide the new ones from a stock retriever.
+            embedding=None if self.variants[0].vector is not None else self.embedding,
             variants=tuple(replace(variant, weight=w) for variant, w in zip(kept, weights, strict=True)),
+        )
+
+    def moved(self, vector: FloatArray) -> ExpandedQuery:
+        """Return the query with another vector for the user's own words.
+
+        A stock retriever knows one embedding, which it searches for in place of all texts; so it gets this one
+        only where there is no other text to embed.
+
+        Args:
+            vector: (d,) what the dense leg searches for in place of the original's text.
+        """
+        values = tuple(vector.tolist())
+        alone = len(self.for_leg("dense")) == 1
+        return replace(
+            self,
+            embedding=list(values) if alone else None,
+            variants=(replace(self.variants[0], vector=values), *self.variants[1:]),
         )
 
     def degraded_by(self, reason: str) -> ExpandedQuery:
@@ -149,7 +197,11 @@ class ExpandedQuery(QueryBundle):
         return replace(self, degraded=reason if self.degraded is None else f"{self.degraded}; {reason}")
 
     def _evenly_weighted_texts(self) -> list[str]:
-        others = [variant for variant in self.variants[1:] if "dense" in variant.legs and variant.weight > 0]
+        others = [
+            variant
+            for variant in self.variants[1:]
+            if "dense" in variant.legs and variant.weight > 0 and variant.vector is None
+        ]
         if not others:
             return [self.query_str]
         mean_weight = math.fsum(variant.weight for variant in others) / len(others)
@@ -180,3 +232,16 @@ class ExpandedQuery(QueryBundle):
                 f"The original query must keep at least half of the weight; found {first.weight:.3f}. "
                 "Lower the weights of the other variants."
             )
+
+
+def validated(query: QueryBundle) -> ExpandedQuery:
+    """Return a query handed to a transform as an expanded one.
+
+    Raises:
+        InvalidInputError: It is no query, or has no words.
+    """
+    if not isinstance(query, QueryBundle):
+        raise InvalidInputError(f"A query must be a str or a QueryBundle; found {type(query).__name__}.")
+    if not isinstance(query.query_str, str) or not query.query_str.strip():
+        raise InvalidInputError(f"The query is empty: {query.query_str!r}. Pass the words to search for.")
+    return ExpandedQuery.of(query)
