@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from rag_plugin.ingestion.chunker import RecursiveChunker
     from rag_plugin.ingestion.pipeline import IngestReport, aingest, ingest
     from rag_plugin.postprocessor import CrossEncoderRerank
-    from rag_plugin.query_transform import HyDETransform, QueryExpansionTransform
+    from rag_plugin.query_transform import (
+        FeedbackTransform,
+        HyDETransform,
+        QueryExpansionTransform,
+        SpellingTransform,
+    )
     from rag_plugin.retriever import HybridRetriever
     from rag_plugin.store.hybrid_store import HybridStore
     from rag_plugin.tuning import generate_queries, tune
@@ -29,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CrossEncoderRerank",
+    "FeedbackTransform",
     "HyDETransform",
     "HybridRetriever",
     "HybridStore",
@@ -40,6 +46,7 @@ __all__ = [
     "RecursiveChunker",
     "RedisCache",
     "SqliteCache",
+    "SpellingTransform",
     "aingest",
     "check_embeddings",
     "evaluate",
@@ -50,6 +57,7 @@ __all__ = [
 
 _HOME = {
     "CrossEncoderRerank": "rag_plugin.postprocessor",
+    "FeedbackTransform": "rag_plugin.query_transform",
     "HyDETransform": "rag_plugin.query_transform",
     "HybridRetriever": "rag_plugin.retriever",
     "HybridStore": "rag_plugin.store.hybrid_store",
@@ -61,6 +69,7 @@ _HOME = {
     "RecursiveChunker": "rag_plugin.ingestion.chunker",
     "RedisCache": "rag_plugin.caches.redis",
     "SqliteCache": "rag_plugin.caches.sqlite",
+    "SpellingTransform": "rag_plugin.query_transform",
     "aingest": "rag_plugin.ingestion.pipeline",
     "check_embeddings": "rag_plugin.evaluation.embedding_checks",
     "evaluate": "rag_plugin.evaluation",

@@ -96,9 +96,10 @@ class HybridRetriever(BaseRetriever):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if isinstance(query_transform, list | tuple):
-            query_transform = TransformChain(query_transform)
-        _check_arguments(store, embed_model, filters, query_transform)
+        transform = (
+            TransformChain(query_transform) if isinstance(query_transform, Sequence) else query_transform
+        )
+        _check_arguments(store, embed_model, filters, transform)
         _check_count("similarity_top_k", similarity_top_k)
         _check_count("candidates", candidates)
         if mode not in _MODES:
@@ -118,7 +119,7 @@ class HybridRetriever(BaseRetriever):
         self._fusion = parse_fusion(fusion)
         self._weights: tuple[float, float] = (shares[0], shares[1])
         self._filters = filters
-        self._query_transform = query_transform
+        self._query_transform = transform
         self._feedback = feedback
         self._takes_tuning = mode == "hybrid" and fusion == "auto" and weights is None
         self._diversity = diversity or 0.0

@@ -9,6 +9,7 @@ from rag_plugin import errors
 
 PUBLIC = [
     "CrossEncoderRerank",
+    "FeedbackTransform",
     "HyDETransform",
     "HybridRetriever",
     "HybridStore",
@@ -20,6 +21,7 @@ PUBLIC = [
     "RecursiveChunker",
     "RedisCache",
     "SqliteCache",
+    "SpellingTransform",
     "aingest",
     "check_embeddings",
     "evaluate",

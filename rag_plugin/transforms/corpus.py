@@ -115,9 +115,7 @@ class CorpusTransform(BaseQueryTransform):
         """What to look at: own arguments first, then what the retriever says."""
         filters = self._filters or asked.filters
         if self._filters is not None and asked.filters is not None:
-            filters = MetadataFilters(
-                filters=[self._filters, asked.filters], condition=FilterCondition.AND
-            )
+            filters = MetadataFilters(filters=[self._filters, asked.filters], condition=FilterCondition.AND)
         own = self._embed_model
         embed_model = asked.embed_model or (lambda: resolve_embedding(None))
         return Search(
