@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rag_plugin.caches.memory import MemoryCache
     from rag_plugin.caches.redis import RedisCache
     from rag_plugin.caches.sqlite import SqliteCache
+    from rag_plugin.embeddings.cached import CachedEmbedding
     from rag_plugin.embeddings.onnx import OnnxEmbedding
     from rag_plugin.errors import RagPluginError
     from rag_plugin.evaluation import evaluate
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CachedEmbedding",
     "CrossEncoderRerank",
     "FeedbackTransform",
     "HyDETransform",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "CachedEmbedding": "rag_plugin.embeddings.cached",
     "CrossEncoderRerank": "rag_plugin.postprocessor",
     "FeedbackTransform": "rag_plugin.query_transform",
     "HyDETransform": "rag_plugin.query_transform",

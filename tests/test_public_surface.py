@@ -8,6 +8,7 @@ import rag_plugin
 from rag_plugin import errors
 
 PUBLIC = [
+    "CachedEmbedding",
     "CrossEncoderRerank",
     "FeedbackTransform",
     "HyDETransform",
