@@ -10,7 +10,6 @@ import pickle
 from collections import Counter
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import UUID
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
 from llama_index.core.node_parser import NodeParser
@@ -27,15 +26,29 @@ from llama_index.core.schema import (
 from llama_index.core.utils import get_tqdm_iterable
 
 from rag_plugin.errors import InvalidInputError
-from rag_plugin.ingestion.cuts import DEFAULT_SEPARATORS, Separators, spans
+from rag_plugin.ingestion.cuts import spans
+from rag_plugin.ingestion.languages import (
+    SEPARATORS,
+    CutBetween,
+    HeadingPaths,
+    Language,
+    Separator,
+    Separators,
+    checked_language,
+    language_of,
+    without_lookalikes,
+)
 from rag_plugin.ingestion.rulers import CharacterRuler, Ruler, Tokenizer, TokenRuler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-POSITION_KEYS = ("chunk_index", "chunk_count")
+POSITION_KEYS = ("chunk_index", "chunk_count", "chunk_size")
 """Metadata that says where a chunk stands. Kept out of the embedded text, so that a paragraph added above a
 chunk does not change what was embedded for it."""
+
+HEADING_KEY = "heading_path"
+"""Metadata that says under which headings a chunk stands, for example ``Guide > Setup``."""
 
 
 class RecursiveChunker(NodeParser):
@@ -51,8 +64,8 @@ class RecursiveChunker(NodeParser):
     leaves alone keeps its id and need not be embedded again, and equal texts in two documents stay two nodes.
 
     Each node carries ``start_char_idx``/``end_char_idx`` into the document's text, the metadata
-    ``chunk_index`` and ``chunk_count``, and its source, previous and next node. Chunks of nothing but white
-    space make no node.
+    ``chunk_index``, ``chunk_count``, ``chunk_size`` (in units) and, in Markdown and HTML, ``heading_path``, and
+    its source, previous and next node. Chunks of nothing but white space make no node.
 
     Example:
         >>> from llama_index.core import Document
@@ -69,7 +82,13 @@ class RecursiveChunker(NodeParser):
     tokenizer: Any = Field(
         default=None, description="Counts tokens: a callable, or the name of a packaged model."
     )
-    separators: Separators = Field(description="Where to cut: levels of equal separators, strongest first.")
+    language: str = Field(default="auto", description="What kind of text it is, which says where to cut.")
+    separators: Separators | None = Field(
+        default=None, description="Where to cut instead: levels of equal separators, strongest first."
+    )
+    embed_headings: bool = Field(
+        default=False, description="Whether the heading path is embedded with the text."
+    )
     _ruler: Ruler | None = PrivateAttr(default=None)
 
     def __init__(
@@ -79,7 +98,9 @@ class RecursiveChunker(NodeParser):
         *,
         unit: Literal["characters", "tokens"] | None = None,
         tokenizer: Tokenizer | str | None = None,
-        separators: Sequence[str | Sequence[str]] = DEFAULT_SEPARATORS,
+        language: Language | Literal["auto"] = "auto",
+        separators: Sequence[Separator | Sequence[Separator]] | None = None,
+        embed_headings: bool = False,
         **node_parser_fields: Any,
     ) -> None:
         """Check the settings; no model is loaded before the first text comes.
@@ -92,13 +113,20 @@ class RecursiveChunker(NodeParser):
             tokenizer: ``str -> tokens`` or ``str -> number of tokens``, for example
                 ``OnnxEmbedding().count_tokens``; or the name of a model for ``OnnxEmbedding``. With
                 ``unit="tokens"`` and None, the default ``OnnxEmbedding`` counts.
-            separators: Strongest first; an inner sequence holds separators of equal strength. A chunk keeps
-                the separator it ends with.
+            language: ``text``, ``markdown``, ``python`` or ``html`` (markup, not a page's text); ``auto``
+                goes by the suffix of the document's ``file_path`` or ``file_name`` and else takes ``text``,
+                which also knows the punctuation of Chinese and Japanese.
+            separators: In place of the language's: strongest first; an inner sequence holds separators of
+                equal strength. A chunk keeps the separator it ends with; a :class:`CutBetween` is cut in its
+                middle.
+            embed_headings: Put the heading path in front of the text when it is embedded, so that a chunk
+                deep in a section is found by the section's name. A renamed heading then embeds its whole
+                section anew.
             **node_parser_fields: ``include_metadata``, ``include_prev_next_rel``, ``id_func``,
                 ``callback_manager`` of LlamaIndex's ``NodeParser``.
 
         Raises:
-            InvalidInputError: A size, overlap, unit, tokenizer or separator that makes no sense.
+            InvalidInputError: A size, overlap, unit, tokenizer, language or separator that makes no sense.
         """
         if chunk_size < 1 or not 0 <= chunk_overlap < chunk_size:
             raise InvalidInputError(
@@ -121,7 +149,9 @@ class RecursiveChunker(NodeParser):
             "chunk_overlap": chunk_overlap,
             "unit": unit,
             "tokenizer": tokenizer,
-            "separators": _levels(separators),
+            "language": checked_language(language),
+            "separators": None if separators is None else _levels(separators),
+            "embed_headings": embed_headings,
         }
         super().__init__(**fields, **node_parser_fields)
 
@@ -163,15 +193,29 @@ class RecursiveChunker(NodeParser):
         """The chunks of ``text``; without overlap they concatenate to it."""
         return [text[start:end] for start, end in self.spans(text)]
 
-    def spans(self, text: str, *, reserved: int = 0) -> Iterator[tuple[int, int]]:
+    def spans(
+        self, text: str, *, reserved: int = 0, language: Language | None = None
+    ) -> Iterator[tuple[int, int]]:
         """The chunks of ``text`` as ``(start, end)``, in order, covering all of it.
 
         Args:
             text: Any string.
             reserved: Units to leave free in every chunk.
+            language: What to take for ``auto``; None means plain text.
         """
         size = self.chunk_size - reserved
-        return spans(text, self._measure(), size, min(self.chunk_overlap, size - 1), self.separators)
+        language = self._language(language or "text")
+        return spans(
+            text,
+            self._measure(),
+            size,
+            min(self.chunk_overlap, size - 1),
+            self.separators or SEPARATORS[language],
+            None if self.separators else without_lookalikes(text, language),
+        )
+
+    def _language(self, automatic: Language) -> Language:
+        return automatic if self.language == "auto" else self.language  # type: ignore[return-value]  # checked
 
     def _measure(self) -> Ruler:
         ruler = self._ruler
@@ -219,47 +263,75 @@ class RecursiveChunker(NodeParser):
         self, node: BaseNode, source: RelatedNodeInfo | None, seen: Counter[str]
     ) -> list[TextNode]:
         text = node.get_content(metadata_mode=MetadataMode.NONE)
-        spans = [span for span in self.spans(text, reserved=self._reserved(node)) if not _blank(text, span)]
+        language = self._language(language_of(node.metadata))
+        headings = HeadingPaths(text, language)
+        reserved = self._reserved(node, headings)
+        spans = [
+            span for span in self.spans(text, reserved=reserved, language=language) if not _blank(text, span)
+        ]
         ref_doc_id = node.node_id if source is None else source.node_id
         # Without the document's hash: with it, one edit would rewrite every chunk of the document.
         origin = RelatedNodeInfo(node_id=ref_doc_id, node_type=ObjectType.DOCUMENT)
         offset = (getattr(node, "start_char_idx", None) or 0) if source is not None else 0
+        model = self._model_node(node)
         metadata = node.metadata if self.include_metadata else {}
-        shared: dict[str, Any] = {
-            "excluded_embed_metadata_keys": _with_position_keys(node.excluded_embed_metadata_keys),
-            "excluded_llm_metadata_keys": _with_position_keys(node.excluded_llm_metadata_keys),
-            "metadata_template": node.metadata_template,
-            "metadata_separator": node.metadata_separator,
-        }
-        if isinstance(node, Document | TextNode):
-            shared["text_template"] = node.text_template
-        chunks = []
+        chunks: list[TextNode] = []
         for index, (start, end) in enumerate(spans):
             chunk_text = text[start:end]
+            path = headings.at(start)
             chunks.append(
-                TextNode(
-                    id_=self._node_id(index, node, ref_doc_id, chunk_text, seen),
-                    text=chunk_text,
-                    start_char_idx=offset + start,
-                    end_char_idx=offset + end,
-                    metadata={**metadata, "chunk_index": index, "chunk_count": len(spans)},
-                    relationships={NodeRelationship.SOURCE: origin},
-                    **shared,
+                # Copied, not constructed: checking every field of every chunk again would take as long as
+                # all of the cutting.
+                model.model_copy(
+                    update={
+                        "id_": self._node_id(index, node, ref_doc_id, chunk_text, seen),
+                        "text": chunk_text,
+                        "start_char_idx": offset + start,
+                        "end_char_idx": offset + end,
+                        "metadata": {
+                            **metadata,
+                            **({HEADING_KEY: path} if path else {}),
+                            "chunk_index": index,
+                            "chunk_count": len(spans),
+                            "chunk_size": self._measure().count(chunk_text),
+                        },
+                        "excluded_embed_metadata_keys": model.excluded_embed_metadata_keys.copy(),
+                        "excluded_llm_metadata_keys": model.excluded_llm_metadata_keys.copy(),
+                        "relationships": {NodeRelationship.SOURCE: origin},
+                    }
                 )
             )
         if self.include_prev_next_rel:
-            related = [RelatedNodeInfo(node_id=chunk.id_, node_type=ObjectType.TEXT) for chunk in chunks]
+            neighbour = RelatedNodeInfo(node_id=ref_doc_id, node_type=ObjectType.TEXT)
+            related = [neighbour.model_copy(update={"node_id": chunk.id_}) for chunk in chunks]
             for index in range(1, len(chunks)):
                 chunks[index - 1].relationships[NodeRelationship.NEXT] = related[index]
                 chunks[index].relationships[NodeRelationship.PREVIOUS] = related[index - 1]
         return chunks
 
-    def _reserved(self, node: BaseNode) -> int:
+    def _model_node(self, node: BaseNode) -> TextNode:
+        """What all chunks of ``node`` have in common."""
+        unembedded = (*POSITION_KEYS,) if self.embed_headings else (*POSITION_KEYS, HEADING_KEY)
+        shared: dict[str, Any] = {}
+        if isinstance(node, Document | TextNode):
+            shared["text_template"] = node.text_template
+        return TextNode(
+            excluded_embed_metadata_keys=_with_keys(node.excluded_embed_metadata_keys, unembedded),
+            excluded_llm_metadata_keys=_with_keys(node.excluded_llm_metadata_keys, POSITION_KEYS),
+            metadata_template=node.metadata_template,
+            metadata_separator=node.metadata_separator,
+            **shared,
+        )
+
+    def _reserved(self, node: BaseNode, headings: HeadingPaths) -> int:
         """Tokens that the metadata in front of the embedded text takes, up to half of a chunk."""
         ruler = self._measure()
-        if not isinstance(ruler, TokenRuler) or not self.include_metadata:
+        if not isinstance(ruler, TokenRuler):
             return 0
-        header = node.get_metadata_str(mode=MetadataMode.EMBED)
+        metadata = node.metadata if self.include_metadata else {}
+        if self.embed_headings and headings.longest:
+            metadata = {**metadata, HEADING_KEY: headings.longest}
+        header = node.model_copy(update={"metadata": metadata}).get_metadata_str(mode=MetadataMode.EMBED)
         return min(ruler.count(header), self.chunk_size // 2) if header else 0
 
     def _node_id(self, index: int, node: BaseNode, ref_doc_id: str, text: str, seen: Counter[str]) -> str:
@@ -279,14 +351,17 @@ def stable_node_id(ref_doc_id: str, text: str, occurrence: int) -> str:
         occurrence: How many equal chunks come before it in the document.
     """
     name = f"{len(ref_doc_id)}:{ref_doc_id}{occurrence}:{text}".encode("utf-8", "surrogatepass")
-    # Version 5 is the field's mark for "derived from a name by a hash"; 122 bits of ours remain.
-    return str(UUID(bytes=blake2b(name, digest_size=16).digest(), version=5))
+    digest = blake2b(name, digest_size=16).hexdigest()
+    # Version 5, variant 1 (RFC 9562, 4.1 and 5.5): the mark for "derived from a name by a hash". Spelt by hand,
+    # as uuid.UUID takes longer than the hash.
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:]}"
 
 
-def _levels(separators: Sequence[str | Sequence[str]]) -> Separators:
-    levels = tuple((level,) if isinstance(level, str) else tuple(level) for level in separators)
+def _levels(separators: Sequence[Separator | Sequence[Separator]]) -> Separators:
+    levels = tuple((level,) if isinstance(level, str | CutBetween) else tuple(level) for level in separators)
     for separator in (one for level in levels for one in level):
-        if not isinstance(separator, str) or not separator:
+        if not isinstance(separator, str | CutBetween) or not separator or separator == CutBetween("", ""):
             raise InvalidInputError(
                 f"separators holds {separator!r}; expected non-empty strings, strongest first. "
                 "Cutting between any two graphemes is always the last resort and needs no entry."
@@ -298,5 +373,5 @@ def _blank(text: str, span: tuple[int, int]) -> bool:
     return text[span[0] : span[1]].isspace()
 
 
-def _with_position_keys(keys: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys((*keys, *POSITION_KEYS)))
+def _with_keys(keys: Sequence[str], more: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys((*keys, *more)))

@@ -9,21 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rag_plugin.ingestion.graphemes import may_cut
+from rag_plugin.ingestion.languages import DEFAULT_SEPARATORS, Separator, Separators
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rag_plugin.ingestion.rulers import Ruler
-
-Separators = tuple[tuple[str, ...], ...]
-
-DEFAULT_SEPARATORS: Separators = (
-    ("\n\n", "\r\n\r\n"),
-    ("\n",),
-    (". ", "? ", "! ", "\u3002", "\uff1f", "\uff01"),  # the last three end a sentence in Chinese and Japanese
-    (" ",),
-)
-"""Strongest first; those of one level are equals. Without any of them a cut falls between two graphemes."""
 
 _LEAST_FILL = 4
 """A separator in the first quarter of a window is passed over for a weaker one further on: a heading alone is
@@ -31,7 +22,12 @@ a poor chunk. It is used when there is no other in the window."""
 
 
 def spans(
-    text: str, ruler: Ruler, size: int, overlap: int, separators: Separators = DEFAULT_SEPARATORS
+    text: str,
+    ruler: Ruler,
+    size: int,
+    overlap: int,
+    separators: Separators = DEFAULT_SEPARATORS,
+    searched: str | None = None,
 ) -> Iterator[tuple[int, int]]:
     """The chunks of ``text`` as ``(start, end)``, in order, covering all of it.
 
@@ -41,17 +37,19 @@ def spans(
         size: The largest chunk; only a single grapheme larger than this exceeds it.
         overlap: The most a chunk repeats of the one before, less than ``size``.
         separators: Levels of equal separators, strongest first; a chunk keeps the one it ends with.
+        searched: Where separators are looked for, as long as ``text``; None means in ``text`` itself.
     """
+    searched = text if searched is None else searched
     start = covered = 0
     while covered < len(text):
         limit = max(ruler.reach(text, start, size), covered + 1)
         if limit == len(text) and ruler.fits(text, start, limit, size):
             yield start, limit
             return
-        end = _cut(text, separators, start, covered, limit)
+        end = _cut(searched, separators, start, covered, limit)
         while end is not None and not ruler.fits(text, start, end, size):
             # Token counts need not be monotonic: a shorter stretch may measure more.
-            end = _cut(text, separators, start, covered, end - 1)
+            end = _cut(searched, separators, start, covered, end - 1)
         if end is None:
             if start < covered:
                 start = covered  # the overlap leaves no room for the next grapheme: go without it
@@ -68,7 +66,7 @@ def _cut(text: str, separators: Separators, start: int, covered: int, limit: int
     well_filled = max(lowest, start + (limit - start) // _LEAST_FILL)
     for floor in (well_filled, lowest) if well_filled > lowest else (lowest,):
         for level in separators:
-            end = _last_separator_end(text, level, start, floor, limit)
+            end = _last_cut(text, level, start, floor, limit)
             if end is not None:
                 return end
     for end in range(min(limit, len(text) - 1), covered, -1):
@@ -77,17 +75,20 @@ def _cut(text: str, separators: Separators, start: int, covered: int, limit: int
     return None
 
 
-def _last_separator_end(text: str, level: Sequence[str], start: int, floor: int, limit: int) -> int | None:
-    """The last end of one of ``level``'s separators in ``[floor, limit]`` where a cut is allowed."""
+def _last_cut(text: str, level: Sequence[Separator], start: int, floor: int, limit: int) -> int | None:
+    """The last place in ``[floor, limit]`` where one of ``level``'s separators cuts and may."""
     best = -1
     for separator in level:
-        upper = limit
-        while (found := text.rfind(separator, max(start, floor - len(separator)), upper)) >= 0:
-            end = found + len(separator)
+        sought, kept, given = (
+            (separator, len(separator), 0) if isinstance(separator, str) else separator.parts
+        )
+        upper = limit + given
+        while (found := text.rfind(sought, max(start, floor - kept), upper)) >= 0:
+            end = found + kept
             if end == len(text) or may_cut(text, end, start):
                 best = max(best, end)
                 break
-            upper = end - 1
+            upper = end + given - 1
     return best if best >= floor else None
 
 
@@ -101,7 +102,7 @@ def _overlap_start(
     earliest = max(ruler.reach_back(text, end, overlap), start + 1)
     latest = end - (end - earliest) // 2
     for level in separators:
-        found = _first_separator_end(text, level, earliest, end, start)
+        found = _first_cut(text, level, earliest, end, start)
         if found is not None and (found <= latest or level == separators[-1]):
             return found
     for position in range(earliest, end):
@@ -110,13 +111,16 @@ def _overlap_start(
     return end
 
 
-def _first_separator_end(text: str, level: Sequence[str], floor: int, end: int, start: int) -> int | None:
-    """The first end of one of ``level``'s separators in ``[floor, end)`` where a cut is allowed."""
+def _first_cut(text: str, level: Sequence[Separator], floor: int, end: int, start: int) -> int | None:
+    """The first place in ``[floor, end)`` where one of ``level``'s separators cuts and may."""
     best = end
     for separator in level:
-        lower = max(start, floor - len(separator))
-        while (found := text.find(separator, lower, best)) >= 0:
-            position = found + len(separator)
+        sought, kept, given = (
+            (separator, len(separator), 0) if isinstance(separator, str) else separator.parts
+        )
+        lower = max(start, floor - kept)
+        while (found := text.find(sought, lower, best + given)) >= 0:
+            position = found + kept
             if position >= best:
                 break
             if may_cut(text, position, start):

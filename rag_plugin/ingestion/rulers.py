@@ -26,6 +26,9 @@ _SLACK = 20
 class Ruler(Protocol):
     """Measures stretches of a text against a size."""
 
+    def count(self, text: str) -> int:
+        """How long ``text`` is."""
+
     def reach(self, text: str, start: int, size: int) -> int:
         """End of the longest stretch from ``start`` that measures at most ``size`` (nearly, for tokens)."""
 
@@ -38,6 +41,10 @@ class Ruler(Protocol):
 
 class CharacterRuler:
     """Python characters (code points)."""
+
+    def count(self, text: str) -> int:
+        """See :class:`Ruler`."""
+        return len(text)
 
     def reach(self, text: str, start: int, size: int) -> int:
         """See :class:`Ruler`."""

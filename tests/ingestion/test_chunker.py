@@ -205,11 +205,11 @@ def test_metadata_is_carried_and_the_position_stays_out_of_embedded_and_llm_text
     document = Document(text="Body.", metadata={"title": "T", "secret": "S"})
     document.excluded_embed_metadata_keys = ["secret"]
     (node,) = RecursiveChunker()([document])
-    assert node.metadata == {"title": "T", "secret": "S", "chunk_index": 0, "chunk_count": 1}
+    assert node.metadata == {"title": "T", "secret": "S", "chunk_index": 0, "chunk_count": 1, "chunk_size": 5}
     assert node.get_content(MetadataMode.EMBED) == "title: T\n\nBody."
     assert node.get_content(MetadataMode.LLM) == "title: T\nsecret: S\n\nBody."
     (bare,) = RecursiveChunker(include_metadata=False)([document])
-    assert bare.metadata == {"chunk_index": 0, "chunk_count": 1}
+    assert bare.metadata == {"chunk_index": 0, "chunk_count": 1, "chunk_size": 5}
 
 
 def test_pieces_of_another_parser_keep_the_document_as_source_and_their_offsets():
