@@ -36,6 +36,7 @@ def ingest(
     prune: bool | Callable[[str], bool] = False,
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
+    max_retries: int = 5,
 ) -> IngestReport:
     """Bring the store up to date with ``documents``: embed what is new, swap it in, leave the rest alone.
 
@@ -55,6 +56,10 @@ def ingest(
             what lies in other folders and what could not be read this time.
         show_progress: Draw a progress bar on standard error.
         on_progress: Called after every batch, in the thread that ingests.
+        max_retries: How often a request to the embedding model is repeated when it fails as services fail that
+            will be back: too many requests, 5xx, a connection that breaks. Waits grow to 8 s, or are what the
+            service asks for. To stay under a limit in the first place, give the model LlamaIndex's
+            ``rate_limiter`` (``llama_index.core.rate_limiter``); it is obeyed before every request.
 
     Returns:
         What was added, updated, skipped, deleted and what failed. A document that fails is isolated: the
@@ -63,12 +68,13 @@ def ingest(
     Raises:
         InvalidInputError: ``batch_size`` is below 1, or an item is no whole document.
         EmbeddingMismatchError: The store's vectors were made by another model or have another dimension.
-        IngestionError: 20 documents in a row failed, or ``prune`` was asked for and no document came.
+        IngestionError: The embedding model stayed out of reach, 20 documents in a row failed, or ``prune`` was
+            asked for and no document came.
         ModelNotFoundError: There is no such embedding model here.
         MissingExtraError: Its packages are not installed.
         StoreError: The store cannot be written.
     """
-    run = IngestionRun(store, embed_model, chunker, batch_size, prune, on_progress)
+    run = IngestionRun(store, embed_model, chunker, batch_size, prune, on_progress, max_retries)
     return run.take(documents, show_progress=show_progress)
 
 
@@ -82,6 +88,7 @@ async def aingest(
     prune: bool | Callable[[str], bool] = False,
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
+    max_retries: int = 5,
 ) -> IngestReport:
     """:func:`ingest` on a thread of its own, so that the event loop goes on.
 
@@ -90,7 +97,7 @@ async def aingest(
     Raises:
         RagPluginError: As :func:`ingest` does.
     """
-    run = IngestionRun(store, embed_model, chunker, batch_size, prune, on_progress)
+    run = IngestionRun(store, embed_model, chunker, batch_size, prune, on_progress, max_retries)
     if isinstance(documents, AsyncIterable):
         documents = _pulled(aiter(documents), asyncio.get_running_loop(), run.cancelled)
     try:

@@ -24,6 +24,7 @@ from rag_plugin.errors import (
 from rag_plugin.ingestion.chunker import RecursiveChunker
 from rag_plugin.ingestion.progress import progress_bar
 from rag_plugin.ingestion.reports import FailedDocument, IngestProgress, IngestReport
+from rag_plugin.retries import LONGEST_RETRY_AFTER_S, is_transient, wait_s_before
 from rag_plugin.store.records import embedded_text_hash
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ class _Chunked:
     missing: list[BaseNode] = field(default_factory=list)
 
 
+class _Unreachable(IngestionError):
+    """The embedding model is down or out of quota: no document's fault."""
+
+
 class IngestionRun:
     """One run: settings, and what was done so far."""
 
@@ -93,13 +98,17 @@ class IngestionRun:
         batch_size: int,
         prune: bool | Callable[[str], bool],
         on_progress: OnProgress | None,
+        max_retries: int,
     ) -> None:
         """As :func:`rag_plugin.ingestion.pipeline.ingest`, which checks nothing itself."""
         if batch_size < 1:
             raise InvalidInputError(
                 f"batch_size={batch_size}: expected 1 or more. Leave it out for the default."
             )
+        if max_retries < 0:
+            raise InvalidInputError(f"max_retries={max_retries}: expected 0 (never) or more.")
         self.cancelled = threading.Event()
+        self._max_retries = max_retries
         self._store = store
         self._embed_model = resolve_embedding(embed_model)
         self._chunker = RecursiveChunker() if chunker is None else chunker
@@ -184,7 +193,7 @@ class IngestionRun:
             )
             # Only now: a model whose vectors the store refused must not lay claim to it.
             self._store.bind_embedding(embedding_id(self._embed_model))
-        except (EmbeddingMismatchError, ModelNotFoundError, MissingExtraError, StoreError):
+        except (EmbeddingMismatchError, ModelNotFoundError, MissingExtraError, StoreError, _Unreachable):
             raise  # not one document's fault: the next one would meet it too
         except Exception as error:  # noqa: BLE001 - so are embedding models
             if len(batch) == 1:
@@ -198,10 +207,14 @@ class IngestionRun:
         self._count(batch, report)
 
     def _embed(self, nodes: list[BaseNode]) -> None:
-        if not nodes:
-            return
+        """Embed ``nodes``, one request of the model's own size at a time: what succeeded is not asked for again."""
+        size = max(1, self._embed_model.embed_batch_size)
+        for start in range(0, len(nodes), size):
+            self._embed_in_one_request(nodes[start : start + size])
+
+    def _embed_in_one_request(self, nodes: list[BaseNode]) -> None:
         texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        vectors = self._embed_model.get_text_embedding_batch(texts)
+        vectors = self._vectors(texts)
         if len(vectors) != len(nodes):
             raise IngestionError(
                 f"the embedding model returned {len(vectors)} vectors for {len(nodes)} texts"
@@ -213,6 +226,30 @@ class IngestionRun:
             tokens = self._embed_model.token_counts(texts)
             self._counts["tokens"] += sum(tokens)
             self._counts["truncated"] += sum(count > self._embed_model.max_length for count in tokens)
+
+    def _vectors(self, texts: list[str]) -> list[list[float]]:
+        """The model's answer, asked for again while it fails as services fail that will be back."""
+        retry = 0
+        while True:
+            try:
+                return self._embed_model.get_text_embedding_batch(texts)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                wait_s = wait_s_before(retry, error)
+                if retry == self._max_retries or wait_s > LONGEST_RETRY_AFTER_S or self.cancelled.is_set():
+                    raise _Unreachable(
+                        f"The embedding model cannot be reached after {retry + 1} tries "
+                        f"({type(error).__name__}: {error}). {self._what_stays()}"
+                    ) from error
+            self.cancelled.wait(wait_s)
+            retry += 1
+
+    def _what_stays(self) -> str:
+        return (
+            f"What was taken in before ({self._counts['added']:,} added, {self._counts['updated']:,} updated) "
+            "stays; mend the cause and run again to go on."
+        )
 
     def _count(self, batch: list[_Chunked], report: WriteReport) -> None:
         unchanged = set(report.unchanged)
@@ -237,8 +274,7 @@ class IngestionRun:
         if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
             raise IngestionError(
                 f"The last {_FAILURES_IN_A_ROW} documents failed one after the other; {doc_id!r} with: "
-                f"{reason}. What was taken in before ({self._counts['added']:,} added, "
-                f"{self._counts['updated']:,} updated) stays; mend the cause and run again to go on."
+                f"{reason}. {self._what_stays()}"
             ) from error
 
     def _delete_the_gone(self) -> None:

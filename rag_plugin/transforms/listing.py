@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from rag_plugin.errors import InvalidInputError, ModelError
 from rag_plugin.transforms.asking import LLMQueryTransform
-from rag_plugin.transforms.calling import is_transient, with_retries
+from rag_plugin.retries import is_transient
+from rag_plugin.transforms.calling import with_retries
 from rag_plugin.transforms.parsing import ParsedQueries, distinct_queries, parse_queries
 
 if TYPE_CHECKING:

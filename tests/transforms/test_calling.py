@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from rag_plugin.errors import DeadlineExceededError, ModelError
+from rag_plugin.retries import is_transient, retry_after_s
 from rag_plugin.transforms.calling import (
     CircuitBreaker,
     Deadline,
     GuardedCaller,
-    _retry_after_s,
-    is_transient,
     with_retries,
 )
 
@@ -76,14 +75,14 @@ def test_only_what_may_pass_is_tried_again(error: Exception, transient: bool) ->
     ("value", "seconds"), [("7", 7.0), ("0", 0.0), ("soon", None), ("-1", None), ("nan", None), ("", None)]
 )
 def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
-    assert _retry_after_s(StatusError(429, value)) == seconds
+    assert retry_after_s(StatusError(429, value)) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     past = format_datetime(datetime.now(UTC) - timedelta(seconds=30), usegmt=True)
-    assert _retry_after_s(StatusError(429, soon)) == pytest.approx(30, abs=2)
-    assert _retry_after_s(StatusError(429, past)) == 0.0
+    assert retry_after_s(StatusError(429, soon)) == pytest.approx(30, abs=2)
+    assert retry_after_s(StatusError(429, past)) == 0.0
 
 
 def test_an_answer_after_failures_is_an_answer() -> None:
