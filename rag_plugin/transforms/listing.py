@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, Field
 
 from rag_plugin.errors import InvalidInputError, ModelError
-from rag_plugin.transforms.asking import LLMQueryTransform
 from rag_plugin.retries import is_transient
+from rag_plugin.transforms.asking import LLMQueryTransform
 from rag_plugin.transforms.calling import with_retries
 from rag_plugin.transforms.parsing import ParsedQueries, distinct_queries, parse_queries
 

@@ -30,7 +30,10 @@ LINE = 33
 def documents() -> Iterator[Document]:
     for number in range(DOCUMENTS):
         rng = random.Random(number % (DOCUMENTS - 50))  # the last 50 repeat the texts of the first
-        words = rng.choices("alpha beta gamma delta epsilon zeta eta theta iota".split(), k=rng.randrange(40))
+        words = rng.choices(
+            ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota"],
+            k=rng.randrange(40),
+        )
         yield Document(
             id_=f"d{number}", text=" ".join([str(rng.random()), *words]), metadata={"n": number % 7}
         )
