@@ -1,33 +1,36 @@
-"""The dense leg: nearest vectors by position, exact.
+"""The dense leg: nearest vectors by position, exact or through codes with an exact second look.
 
 A view is immutable: ``append`` returns a longer one, and searches on the old one go on undisturbed. The
 vectors lie in two blocks, a base that is usually memory-mapped from a snapshot and a tail in memory, as
-float32 rows (normalised for cosine). Every similarity that leaves this room was computed in float64 from
-those rows by one routine, so equal vectors score equally wherever they lie, and ties go to the older node.
+float32 rows (normalised for cosine). Codes (:mod:`rag_plugin.store.dense_codes`), where there are any, cover
+the first positions and name candidates among them; what lies behind them is scanned. Every similarity that
+leaves this room was computed in float64 from those rows by one routine, so equal vectors score equally
+wherever they lie, and ties go to the older node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 
 from rag_plugin.errors import InvalidInputError
-from rag_plugin.store.dense_scan import scan
+from rag_plugin.store.dense_codes import VectorCodes
+from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
+from rag_plugin.store.dense_scan import rounding_error, scores_of, top_with_margin
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
-
-DENSE_KINDS = ("auto", "flat")
 
 # Below this share of allowed rows, gathering them beats scanning all: a gathered row costs about five times
 # one that is read in sequence.
 _GATHER_SHARE = 0.15
+# Up to this many allowed rows, gathering them (0.4 µs each) beats searching codes.
+_GATHER_BESIDE_CODES = 4_096
 
-# Bound on the float32 error of a dot product relative to |x||q|: d·2^-24 is the worst case (Higham,
-# Accuracy and Stability of Numerical Algorithms, 2nd ed., eq. 3.5); blocked sums stay far below.
-_UNIT_ROUNDOFF = 2.0**-24
+_SCORES_AT_ONCE = 1 << 25
+"""Scores of a batch of queries held at a time: 128 MB."""
 
 
 def similarity_from_distance(distance: DoubleArray) -> DoubleArray:
@@ -44,12 +47,17 @@ class DenseIndex:
         base: ``(n_base, d)`` float32, possibly memory-mapped.
         tail: The rows appended since, ``(n_tail, d)``.
         longest: Euclidean length of the longest row there ever was; bounds the rounding error of a scan.
+        codes: Codes of the first positions, None where everything is scanned.
+        numbering: Stays the same object while positions keep their meaning, so that codes made aside can tell
+            whether they still fit.
     """
 
     metric: Metric
     base: FloatArray
     tail: GrowingArray[np.float32]
     longest: float = 0.0
+    codes: VectorCodes | None = None
+    numbering: object = field(default_factory=object, compare=False)
 
     @classmethod
     def empty(cls, dimension: int, metric: Metric) -> DenseIndex:
@@ -83,7 +91,16 @@ class DenseIndex:
         """A view with ``vectors``, ``(m, d)`` as the user gave them, behind the present ones."""
         stored = self._stored_form(vectors)
         longest = max(self.longest, _longest(stored))
-        return DenseIndex(self.metric, self.base, self.tail.appended(stored), longest)
+        return replace(self, tail=self.tail.appended(stored), longest=longest)
+
+    def with_codes(self, codes: VectorCodes | None) -> DenseIndex:
+        """The same vectors, searched through ``codes`` of the first of them."""
+        return replace(self, codes=codes)
+
+    def moved_onto(self, rows: FloatArray) -> DenseIndex:
+        """The same vectors, read from ``rows``: another copy of all of them, memory-mapped."""
+        nothing = np.empty((0, self.dimension), np.float32)
+        return replace(self, base=rows, tail=GrowingArray(nothing))
 
     def matrix(self, positions: IntArray) -> FloatArray:
         """Rows as stored (normalised for cosine), ``(m, d)``."""
@@ -97,7 +114,7 @@ class DenseIndex:
         return rows
 
     def compacted(self, keep: BoolArray) -> DenseIndex:
-        """A view of the rows where ``keep`` is set, renumbered in their order."""
+        """A view of the rows where ``keep`` is set, renumbered in their order, without codes."""
         return DenseIndex.over(self.matrix(np.flatnonzero(keep)), self.metric)
 
     def _stored_form(self, vectors: FloatArray) -> FloatArray:
@@ -139,54 +156,95 @@ class DenseIndex:
         return similarity_from_distance(np.abs(difference).sum(axis=1))
 
     def search(
-        self, query: FloatArray, k: int, allowed: BoolArray | None = None
+        self, query: FloatArray, k: int, allowed: BoolArray | None = None, effort: SearchEffort = USUAL_EFFORT
     ) -> tuple[IntArray, DoubleArray]:
-        """The ``k`` most similar rows.
+        """The ``k`` most similar rows; with codes, all but a few of them (``effort.exact`` finds all).
 
         Args:
             query: ``(d,)``.
             k: How many at most.
             allowed: ``(n,)``; rows where it is False are not looked at. None allows all.
+            effort: What the search may spend.
 
         Returns:
             Positions and similarities, best first, ties by position; fewer than ``k`` if fewer are allowed.
         """
-        positions = self._candidates(query, k, allowed)
-        similarities = self._exact(self._query_form(query), positions)
-        order = np.lexsort((positions, -similarities))[:k]
-        return positions[order], similarities[order]
+        return self.search_many([query], k, allowed, effort)[0]
 
-    def _candidates(self, query: FloatArray, k: int, allowed: BoolArray | None) -> IntArray:
-        """Positions that include every row of the true top ``k``: float32 scores, widened by their error."""
-        if allowed is not None:
+    def search_many(
+        self,
+        queries: Sequence[FloatArray],
+        k: int,
+        allowed: BoolArray | None = None,
+        effort: SearchEffort = USUAL_EFFORT,
+    ) -> list[tuple[IntArray, DoubleArray]]:
+        """:meth:`search` for each of ``queries``, the vectors read once for many of them."""
+        exact = [self._query_form(query) for query in queries]
+        found: list[tuple[IntArray, DoubleArray]] = []
+        at_once = max(1, _SCORES_AT_ONCE // max(self.size, 1))
+        for start in range(0, len(exact), at_once):
+            part = exact[start : start + at_once]
+            candidates = self._candidates(np.array(part, np.float32), k, allowed, effort)
+            for query, positions in zip(part, candidates, strict=True):
+                similarities = self._exact(query, positions)
+                order = np.lexsort((positions, -similarities))[:k]
+                found.append((positions[order], similarities[order]))
+        return found
+
+    def _candidates(
+        self, queries: FloatArray, k: int, allowed: BoolArray | None, effort: SearchEffort
+    ) -> list[IntArray]:
+        """For each query ``(m, d)`` the positions that hold its top ``k``."""
+        count = self.size if allowed is None else int(np.count_nonzero(allowed))
+        if count <= k:
+            everything = np.arange(self.size) if allowed is None else np.flatnonzero(allowed)
+            return [everything] * len(queries)
+        codes = None if effort.exact else self.codes
+        gathered = int(_GATHER_SHARE * self.size)
+        if codes is not None:
+            gathered = min(gathered, _GATHER_BESIDE_CODES)
+        if allowed is not None and count <= gathered:
             positions = np.flatnonzero(allowed)
-            if len(positions) <= max(k, int(_GATHER_SHARE * self.size)):
-                return positions if len(positions) <= 4 * k else self._best(query, k, positions)
-        if self.size <= k:
-            return np.arange(self.size)
-        prepared = self._query_form(query).astype(np.float32)
-        split = len(self.base)
-        scores = np.empty(self.size, np.float32)
-        scores[:split] = scan(self.base, prepared, self.metric)
-        scores[split:] = scan(self.tail.items, prepared, self.metric)
+            return [
+                positions[best]
+                for best in self._best(queries, k, scores_of(self.matrix(positions), queries, self.metric))
+            ]
+        if codes is None:
+            return self._scanned(queries, k, allowed, 0)
+        coded = codes.candidates(queries, k, None if allowed is None else allowed[: codes.count], effort)
+        behind = self._scanned(queries, k, allowed, codes.count)
+        found = []
+        for query, near, fresh in zip(queries, coded, behind, strict=True):
+            if len(near) + len(fresh) < k:  # the lists that were read hold too few of those allowed
+                found += self._scanned(query[None, :], k, allowed, 0)
+                continue
+            scores = scores_of(self.matrix(near), query[None, :], self.metric)
+            found.append(np.concatenate([near[self._best(query[None, :], k, scores)[0]], fresh]))
+        return found
+
+    def _scanned(self, queries: FloatArray, k: int, allowed: BoolArray | None, start: int) -> list[IntArray]:
+        """For each query the positions from ``start`` on that hold the top ``k`` of them, by looking at all."""
+        scores = np.empty((len(queries), self.size - start), np.float32)
+        for first, rows in self.blocks(start):
+            scores[:, first - start : first - start + len(rows)] = scores_of(rows, queries, self.metric)
         if allowed is not None:
-            scores[~allowed] = -np.inf
-        return _top_with_margin(scores, k, self._error(prepared))
+            scores[:, ~allowed[start:]] = -np.inf
+        return [best + start for best in self._best(queries, k, scores)]
 
-    def _best(self, query: FloatArray, k: int, positions: IntArray) -> IntArray:
-        prepared = self._query_form(query).astype(np.float32)
-        scores = scan(self.matrix(positions), prepared, self.metric)
-        return positions[_top_with_margin(scores, k, self._error(prepared))]
+    def blocks(self, start: int) -> Iterator[tuple[int, FloatArray]]:
+        """Rows from ``start`` on as they lie in memory, each block with its first position."""
+        split = len(self.base)
+        if start < split:
+            yield start, self.base[start:]
+        if max(start, split) < self.size:
+            yield max(start, split), self.tail.items[max(start - split, 0) :]
 
-    def _error(self, query: FloatArray) -> float:
-        """Largest error a float32 score of a scan can have."""
-        length = float(np.linalg.norm(query.astype(np.float64)))
-        per_unit = (self.dimension + 2) * _UNIT_ROUNDOFF
-        if self.metric == "l2":
-            return per_unit * (self.longest + length) ** 2
-        if self.metric == "l1":
-            return per_unit * float(np.sqrt(self.dimension)) * (self.longest + length)
-        return per_unit * self.longest * length
+    def _best(self, queries: FloatArray, k: int, scores: FloatArray) -> list[IntArray]:
+        """Indices that may be among the top ``k`` of each row of ``scores``, ``(m, n)``."""
+        return [
+            top_with_margin(row, k, rounding_error(query, self.longest, self.metric))
+            for query, row in zip(queries, scores, strict=True)
+        ]
 
     def scale_sample(self, size: int, alive: BoolArray) -> FloatArray:
         """Up to ``size`` live rows spread evenly over the index, ``(m, d)``; the same for the same view."""
@@ -198,24 +256,3 @@ class DenseIndex:
 def _longest(rows: FloatArray) -> float:
     squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     return float(np.sqrt(squares.max(initial=0.0)))
-
-
-def _top_with_margin(scores: FloatArray, k: int, error: float) -> IntArray:
-    """Indices of every score that may belong to the true top ``k`` when each is off by at most ``error``."""
-    if len(scores) <= k:
-        return np.flatnonzero(np.isfinite(scores))
-    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-    if not np.isfinite(threshold):
-        return np.flatnonzero(np.isfinite(scores))
-    return np.flatnonzero(scores >= np.float32(threshold - 2.0 * error))
-
-
-def dense_kind(kind: Any) -> str:
-    """Validate the ``dense`` argument of a store.
-
-    Raises:
-        InvalidInputError: Not a kind this version builds.
-    """
-    if kind not in DENSE_KINDS:
-        raise InvalidInputError(f"dense={kind!r} is unknown; expected one of {', '.join(DENSE_KINDS)}.")
-    return str(kind)

@@ -15,23 +15,61 @@ from functools import cache
 import faiss
 import numpy as np
 
-from rag_plugin.types import FloatArray, Metric
+from rag_plugin.types import FloatArray, IntArray, Metric
 
 _ROWS_PER_THREAD = 16_384
 """Fewer rows than this are scanned (in about 2 ms) before a second thread has taken its part."""
 
 
-def scan(rows: FloatArray, query: FloatArray, metric: Metric) -> FloatArray:
-    """Score every row, higher is better: inner products, or negated (for L2 squared) distances.
+# Bound on the float32 error of a dot product relative to |x||q|: d·2^-24 is the worst case (Higham,
+# Accuracy and Stability of Numerical Algorithms, 2nd ed., eq. 3.5); blocked sums stay far below.
+_UNIT_ROUNDOFF = 2.0**-24
+
+
+def scores_of(rows: FloatArray, queries: FloatArray, metric: Metric) -> FloatArray:
+    """Score every row for every query, higher is better: inner products, or negated (for L2 squared) distances.
 
     Args:
         rows: ``(n, d)`` float32, contiguous.
-        query: ``(d,)`` float32.
-        metric: ``cosine`` expects rows and query of length 1.
+        queries: ``(m, d)`` float32.
+        metric: ``cosine`` expects rows and queries of length 1.
 
     Returns:
-        ``(n,)`` float32; only good for ordering, see :mod:`rag_plugin.store.dense_index`.
+        ``(m, n)`` float32; only good for ordering, each off by :func:`rounding_error` at most.
     """
+    if len(queries) == 1 or metric == "l1":  # no matrix product computes L1
+        return np.stack([_scan(rows, query, metric) for query in queries])
+    products: FloatArray = queries @ rows.T
+    if metric == "l2":
+        products *= 2.0
+        products -= np.einsum("ij,ij->i", rows, rows)
+        products -= np.einsum("ij,ij->i", queries, queries)[:, None]
+    return products
+
+
+def rounding_error(query: FloatArray, longest: float, metric: Metric) -> float:
+    """Largest error a score of :func:`scores_of` can have, for rows no longer than ``longest``."""
+    length = float(np.linalg.norm(query.astype(np.float64)))
+    per_unit = (len(query) + 3) * _UNIT_ROUNDOFF
+    if metric == "l2":
+        return per_unit * (longest + length) ** 2
+    if metric == "l1":
+        return per_unit * float(np.sqrt(len(query))) * (longest + length)
+    return per_unit * longest * length
+
+
+def top_with_margin(scores: FloatArray, k: int, error: float) -> IntArray:
+    """Indices of every score that may belong to the true top ``k`` when each is off by at most ``error``."""
+    if len(scores) <= k:
+        return np.flatnonzero(np.isfinite(scores))
+    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+    if not np.isfinite(threshold):
+        return np.flatnonzero(np.isfinite(scores))
+    return np.flatnonzero(scores >= np.float32(threshold - 2.0 * error))
+
+
+def _scan(rows: FloatArray, query: FloatArray, metric: Metric) -> FloatArray:
+    """The scores for one query, ``(n,)``, the rows split over threads."""
     scores = np.empty(len(rows), np.float32)
     query = np.ascontiguousarray(query, np.float32)
     kernel = _KERNELS[metric]
@@ -57,15 +95,11 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 def _inner_products(rows: FloatArray, query: FloatArray, scores: FloatArray) -> None:
-    faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]  # SWIG makes it at import
-        *map(faiss.swig_ptr, (scores, query, rows)), rows.shape[1], len(rows)
-    )
+    faiss.fvec_inner_products_ny(*map(faiss.swig_ptr, (scores, query, rows)), rows.shape[1], len(rows))
 
 
 def _negated_squares(rows: FloatArray, query: FloatArray, scores: FloatArray) -> None:
-    faiss.fvec_L2sqr_ny(  # type: ignore[attr-defined]  # as above
-        *map(faiss.swig_ptr, (scores, query, rows)), rows.shape[1], len(rows)
-    )
+    faiss.fvec_L2sqr_ny(*map(faiss.swig_ptr, (scores, query, rows)), rows.shape[1], len(rows))
     np.negative(scores, out=scores)
 
 

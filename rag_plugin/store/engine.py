@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import Any, cast
@@ -19,12 +20,15 @@ from typing import Any, cast
 import numpy as np
 
 from rag_plugin.errors import EmbeddingMismatchError, StoreCorruptedError, StoreError
-from rag_plugin.store import backups, change_log, snapshots
+from rag_plugin.store import backups, change_log, dense_codes_file, snapshots
 from rag_plugin.store import rows as stored_rows
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.database import Database
+from rag_plugin.store.dense_codes import VectorCodes
 from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.dense_kinds import check_metric, checked_kind
+from rag_plugin.store.dense_upkeep import DenseUpkeep
 from rag_plugin.store.leg_source import LegSource, LoadedLegs
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.paths import prepare_folder
@@ -51,6 +55,7 @@ class Engine:
         metric: Similarity, or None to take the store's own (cosine for a new one).
         analyzer: Analyzer, or None to take the store's own (English for a new one).
         bm25: Scoring of the sparse leg; a matter of taste per opening, since postings do not depend on it.
+        dense: Kind of the dense index; as much a matter of taste, since all kinds re-score the same vectors.
         read_only: Open without the right to write.
         timeout_s: How long to wait for another writer.
 
@@ -58,6 +63,7 @@ class Engine:
         StorePathError: ``folder`` cannot hold a store.
         StoreLockedError: Another writer has it open.
         EmbeddingMismatchError: It was built with another metric or analyzer.
+        InvalidInputError: An unknown metric or dense kind, or a kind that cannot rank by the metric.
     """
 
     _legs: Legs  # swapped whole, so that whoever took them keeps them
@@ -70,13 +76,18 @@ class Engine:
         metric: Metric | None,
         analyzer: Analyzer | None,
         bm25: Bm25,
+        dense: str,
         read_only: bool,
         timeout_s: float,
     ) -> None:
         DenseIndex.empty(1, metric or "cosine")  # refuses an unknown metric before anything is written
+        self.dense_kind = checked_kind(dense)
+        if metric is not None:
+            check_metric(dense, metric)
         if folder is not None:
             prepare_folder(folder, read_only=read_only)
         self.folder = folder
+        self._read_only = read_only
         self._lock = WriterLock(folder, timeout_s) if folder is not None and not read_only else None
         self._process = os.getpid()
         self._write_lock = RLock()  # writers take turns, and so does who replays the log
@@ -84,11 +95,13 @@ class Engine:
             if self._lock is not None:
                 undo.callback(self._lock.release)
                 snapshots.remove_leftovers(cast("Path", folder))
+                dense_codes_file.remove_leftovers(cast("Path", folder))
             self.database = Database(folder, read_only=read_only, timeout_s=timeout_s)
             undo.callback(self.database.close)
             with self.database.snapshot() as connection:
                 settings = change_log.read_settings(connection)
             self.metric: Metric = cast("Metric", _agreed("metric", metric, settings.get("metric"), "cosine"))
+            check_metric(self.dense_kind, self.metric)
             stored_analyzer = settings.get("analyzer")
             self.analyzer = analyzer or Analyzer.named(stored_analyzer or "english")
             _agreed("analyzer", analyzer.name if analyzer else None, stored_analyzer, "english")
@@ -138,15 +151,35 @@ class Engine:
                 self._take(self._source.newest(connection, change))
             else:
                 self._legs = caught_up
+        self._upkeep.begin()
 
     def _open_legs(self, store_id: str) -> None:
         configuration = snapshots.Configuration(store_id, self.metric, self.analyzer.fingerprint())
         self._source = LegSource(self.folder, configuration, self.analyzer, self.bm25)
+        self._upkeep = DenseUpkeep(
+            self.dense_kind,
+            folder=self.folder,
+            store_id=store_id,
+            read_only=self._read_only,
+            legs=lambda: self._legs,
+            swap=self._swap_codes,
+        )
         with self.database.snapshot() as connection:
             self._take(self._source.newest(connection, change_log.current_change(connection)))
+        self._upkeep.begin()
+
+    def _swap_codes(self, dense: DenseIndex, codes: VectorCodes | None) -> None:
+        with self._write_lock:
+            now = self._legs.dense
+            if now is not None and now.numbering is dense.numbering:
+                self._legs = replace(self._legs, dense=now.with_codes(codes))
+
+    def settle(self) -> None:
+        """Wait until the dense index is as fast as it will get: what is under way in the background is done."""
+        self._upkeep.settle()
 
     def _take(self, loaded: LoadedLegs) -> None:
-        self._legs = loaded.legs
+        self._legs = self._upkeep.with_saved_codes(loaded.legs)
         self._snapshot_change = loaded.snapshot_change
         self._rows_since_snapshot = loaded.rows_since_snapshot
 
@@ -203,6 +236,7 @@ class Engine:
             self._legs = legs
             self._rows_since_snapshot += plan.rows_touched
             self._after_write()
+        self._upkeep.begin()
         return plan.report(repeated)
 
     def _agreed_dimension(self, connection: sqlite3.Connection, added: Sequence[NodeRecord]) -> int:
@@ -239,6 +273,7 @@ class Engine:
             self._legs = self._source.empty(change)
             if self.folder is not None:  # what was cleared must not live on in derived files
                 snapshots.discard_all(self.folder)
+                dense_codes_file.discard(self.folder)
                 self._snapshot_change = -1
 
     def take_over(self, backup: Path) -> None:
@@ -293,7 +328,10 @@ class Engine:
             raise StoreCorruptedError(f"{self.database.file}: change {legs.change} is missing from the log.")
         path = snapshots.save(self.folder, legs, self._source.configuration, token)
         # From now on the vectors come from the file by memory map, and their copy in memory is let go.
-        self._legs = self._source.loaded(path, token)
+        mapped = self._source.loaded(path, token)
+        if legs is self._legs and legs.dense is not None and mapped.dense is not None:
+            mapped = replace(mapped, dense=legs.dense.moved_onto(mapped.dense.base))  # it keeps its codes
+        self._legs = mapped
         previous, self._snapshot_change = self._snapshot_change, legs.change
         self._rows_since_snapshot = 0
         with self.database.transaction() as connection:
@@ -307,12 +345,15 @@ class Engine:
             self._legs = self._legs.compacted()
             self._snapshot_change = -1
             self._save_snapshot()
+        self._upkeep.begin()
         self.database.vacuum()
+        self._upkeep.settle()
 
     def close(self) -> None:
         """Snapshot what changed, close the database, let the next writer in. Closing twice is fine."""
         if os.getpid() != self._process or self.database.closed:
             return
+        self._upkeep.settle()  # whoever opens the store next finds the codes
         if self._lock is not None and self._rows_since_snapshot >= _SNAPSHOT_ON_CLOSE_ROWS:
             with self._write_lock:
                 try:

@@ -14,6 +14,7 @@ import numpy as np
 
 from rag_plugin.fusion import EQUAL_WEIGHTS, auto, fuse
 from rag_plugin.fusion.scale import query_scale
+from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.sparse_view import QueryTerms
 from rag_plugin.store.view import View
@@ -69,6 +70,7 @@ def gather(
     dense_k: int,
     sparse_k: int,
     mask: BoolArray | None,
+    effort: SearchEffort = USUAL_EFFORT,
 ) -> Candidates:
     """Search both legs and score every node either of them found, by both.
 
@@ -78,12 +80,13 @@ def gather(
         dense_k: Candidates of the dense leg.
         sparse_k: Candidates of the sparse leg.
         mask: ``(n,)`` positions that may be returned, None for all.
+        effort: What the dense leg may spend.
     """
     nothing = np.empty(0, np.int64)
     dense, sparse = view.legs.dense, view.legs.sparse
     from_dense = from_sparse = nothing
     if query.vector is not None and dense is not None:
-        from_dense, _ = dense.search(query.vector, dense_k, mask)
+        from_dense, _ = dense.search(query.vector, dense_k, mask, effort)
     if query.terms is not None:
         from_sparse, _ = sparse.search(query.terms, sparse_k, mask)
     positions = np.unique(np.concatenate([from_dense, from_sparse]))

@@ -21,7 +21,8 @@ from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.audit import CheckReport, check_engine
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.change_log import live_count
-from rag_plugin.store.dense_index import dense_kind
+from rag_plugin.store.dense_effort import SearchEffort
+from rag_plugin.store.dense_kinds import checked_kind
 from rag_plugin.store.engine import Engine
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.movable_store import MovableStore
@@ -42,7 +43,9 @@ class HybridStore(MovableStore):
     Args:
         path: Folder of the store, created if missing; None keeps everything in memory.
         metric: ``cosine``, ``dot``, ``l2`` or ``l1``; None means as the store was built, cosine for a new one.
-        dense: Kind of dense index; ``auto`` picks by size.
+        dense: Kind of dense index; ``auto`` compares with every vector while they are few and picks codes
+            with an exact second look by size. Others: ``flat``, ``sq8``, ``pq_fastscan``, ``rabitq``, ``hnsw``,
+            ``ivf``, ``ivfpq``. Any store can be opened with any of them.
         analyzer: Language of the texts by name (``english``, ``german``, ``cjk``, ``simple``, …) or the import
             path of a callable; None means as the store was built, English for a new one.
         bm25: Sparse scoring: ``lucene``, or rank_bm25's ``okapi``, ``l``, ``plus``.
@@ -93,7 +96,7 @@ class HybridStore(MovableStore):
         super().__init__(path=folder, read_only=read_only)
         self._arguments = {
             "metric": metric,
-            "dense": dense_kind(dense),
+            "dense": checked_kind(dense),
             "analyzer": analyzer,
             "bm25": bm25,
             "timeout_s": timeout_s,
@@ -103,6 +106,7 @@ class HybridStore(MovableStore):
             metric=metric,
             analyzer=Analyzer.named(analyzer) if isinstance(analyzer, str) else analyzer,
             bm25=Bm25.named(bm25),
+            dense=dense,
             read_only=read_only,
             timeout_s=timeout_s,
         )
@@ -247,7 +251,8 @@ class HybridStore(MovableStore):
 
         Modes: DEFAULT (vector), SPARSE and TEXT_SEARCH (words; no vector needed), HYBRID (both; ``alpha``
         None weighs by itself, 1 is the vector alone, 0 the words alone; ``sparse_top_k`` and ``hybrid_top_k``
-        are respected) and MMR (``mmr_threshold``).
+        are respected) and MMR (``mmr_threshold``). How hard the dense leg tries: ``nprobe``, ``ef_search``,
+        ``rescore`` and ``exact``, see :class:`~rag_plugin.store.dense_effort.SearchEffort`.
 
         Raises:
             UnsupportedQueryError: Another mode.
@@ -256,7 +261,9 @@ class HybridStore(MovableStore):
             FilterError: A filter makes no sense.
         """
         with self._engine.view() as view:
-            return run_query(view, query, mmr_threshold=kwargs.get("mmr_threshold"))
+            return run_query(
+                view, query, mmr_threshold=kwargs.get("mmr_threshold"), effort=SearchEffort.among(kwargs)
+            )
 
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None

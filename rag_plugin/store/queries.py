@@ -10,6 +10,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, UnsupportedQueryError
+from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.diversity import marginal_order
 from rag_plugin.store.hybrid_search import Query, best_first, fuse_candidates, gather
 from rag_plugin.store.records import validated_vector
@@ -24,7 +25,11 @@ _MMR_THRESHOLD = 0.5
 
 
 def run_query(
-    view: View, query: VectorStoreQuery, *, mmr_threshold: float | None = None
+    view: View,
+    query: VectorStoreQuery,
+    *,
+    mmr_threshold: float | None = None,
+    effort: SearchEffort = USUAL_EFFORT,
 ) -> VectorStoreQueryResult:
     """Answer ``query``.
 
@@ -32,6 +37,7 @@ def run_query(
         view: Where to search.
         query: What for.
         mmr_threshold: Wins over the query's own, as in LlamaIndex's store.
+        effort: What the dense leg may spend.
 
     Raises:
         UnsupportedQueryError: A mode this store does not serve.
@@ -47,15 +53,15 @@ def run_query(
     selection = view.select(query.filters, query.node_ids or None, query.doc_ids)
     match query.mode:
         case VectorStoreQueryMode.DEFAULT:
-            found = _dense(view, query, query.similarity_top_k, selection)
+            found = _dense(view, query, query.similarity_top_k, selection, effort)
         case VectorStoreQueryMode.SPARSE | VectorStoreQueryMode.TEXT_SEARCH:
             k = query.sparse_top_k or query.similarity_top_k
             found = view.legs.sparse.search(_text(query), k, selection.mask)
         case VectorStoreQueryMode.HYBRID:
-            found = _hybrid(view, query, selection)
+            found = _hybrid(view, query, selection, effort)
         case VectorStoreQueryMode.MMR:
             threshold = query.mmr_threshold if mmr_threshold is None else mmr_threshold
-            found = _mmr(view, query, selection, _MMR_THRESHOLD if threshold is None else threshold)
+            found = _mmr(view, query, selection, _MMR_THRESHOLD if threshold is None else threshold, effort)
         case _:
             raise UnsupportedQueryError(
                 f"HybridStore does not serve mode {getattr(query.mode, 'value', query.mode)!r}; it serves default, "
@@ -124,14 +130,18 @@ def _text(query: VectorStoreQuery) -> str:
     return query.query_str
 
 
-def _dense(view: View, query: VectorStoreQuery, k: int, selection: Selection) -> tuple[IntArray, DoubleArray]:
+def _dense(
+    view: View, query: VectorStoreQuery, k: int, selection: Selection, effort: SearchEffort
+) -> tuple[IntArray, DoubleArray]:
     vector = _vector(view, query)
     if view.legs.dense is None:
         return np.empty(0, np.int64), np.empty(0)
-    return view.legs.dense.search(vector, k, selection.mask)
+    return view.legs.dense.search(vector, k, selection.mask, effort)
 
 
-def _hybrid(view: View, query: VectorStoreQuery, selection: Selection) -> tuple[IntArray, DoubleArray]:
+def _hybrid(
+    view: View, query: VectorStoreQuery, selection: Selection, effort: SearchEffort
+) -> tuple[IntArray, DoubleArray]:
     alpha = 0.5 if query.alpha is None else query.alpha
     if not isinstance(alpha, int | float) or not 0.0 <= alpha <= 1.0:
         raise InvalidInputError(
@@ -148,6 +158,7 @@ def _hybrid(view: View, query: VectorStoreQuery, selection: Selection) -> tuple[
         dense_k=max(query.similarity_top_k, _CANDIDATES),
         sparse_k=query.sparse_top_k or max(query.similarity_top_k, _CANDIDATES),
         mask=selection.mask,
+        effort=effort,
     )
     score = fuse_candidates(view, search, candidates, weights=(alpha, 1.0 - alpha)).score
     best = best_first(candidates, score, k)
@@ -155,13 +166,13 @@ def _hybrid(view: View, query: VectorStoreQuery, selection: Selection) -> tuple[
 
 
 def _mmr(
-    view: View, query: VectorStoreQuery, selection: Selection, threshold: float
+    view: View, query: VectorStoreQuery, selection: Selection, threshold: float, effort: SearchEffort
 ) -> tuple[IntArray, DoubleArray]:
     """Maximal marginal relevance with λ = ``mmr_threshold``; the scores are :func:`marginal_order`'s sums."""
     if not isinstance(threshold, int | float) or not 0.0 <= threshold <= 1.0:
         raise InvalidInputError(f"mmr_threshold={threshold!r}; expected 0 (diverse) to 1 (similar).")
     k = query.similarity_top_k
-    positions, relevance = _dense(view, query, _MMR_PREFETCH * k, selection)
+    positions, relevance = _dense(view, query, _MMR_PREFETCH * k, selection, effort)
     dense = view.legs.dense
     if dense is None or len(positions) == 0:
         return positions, relevance

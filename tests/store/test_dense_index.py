@@ -9,20 +9,9 @@ from hypothesis import strategies as st
 
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.store.dense_index import DenseIndex
+from tests.store.dense_samples import exact_similarities
 
 METRICS = ("cosine", "dot", "l2", "l1")
-
-
-def exact_similarities(metric: str, vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    wide, point = vectors.astype(np.float64), query.astype(np.float64)
-    if metric == "l1":
-        return 1 / (1 + np.abs(wide - point).sum(axis=1))
-    if metric == "l2":
-        return 1 / (1 + np.sqrt(((wide - point) ** 2).sum(axis=1)))
-    if metric == "dot":
-        return wide @ point
-    norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(point)
-    return np.divide(wide @ point, norms, out=np.zeros(len(wide)), where=norms > 0)
 
 
 def built(vectors: np.ndarray, metric: str, *, batches: int = 1) -> DenseIndex:
@@ -51,6 +40,22 @@ def test_search_returns_what_brute_force_returns(metric, seed, k, allowed_share)
     best = np.sort(exact[eligible])[::-1][:k]
     np.testing.assert_allclose(similarities, best, atol=1e-5)
     np.testing.assert_allclose(similarities, exact[positions], atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 60), allowed_share=st.sampled_from([1.0, 0.5, 0.05]))
+def test_a_batch_finds_what_the_queries_find_one_by_one(metric, seed, k, allowed_share):
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((300, 12)).astype(np.float32)
+    vectors[rng.integers(0, 300, 40)] = vectors[0]  # ties
+    queries = [vectors[0], *rng.standard_normal((6, 12)).astype(np.float32), np.zeros(12, np.float32)]
+    allowed = None if allowed_share == 1.0 else rng.random(300) < allowed_share
+    index = built(vectors, metric, batches=3)
+    for query, (positions, similarities) in zip(queries, index.search_many(queries, k, allowed), strict=True):
+        alone = index.search(query, k, allowed)
+        assert positions.tolist() == alone[0].tolist()
+        assert similarities.tolist() == alone[1].tolist()
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -1,0 +1,104 @@
+"""Kinds of dense index by name: what each is made of, which metrics it is right for, what ``auto`` means."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import faiss
+
+from rag_plugin.errors import InvalidInputError
+from rag_plugin.store.dense_effort import SearchEffort
+from rag_plugin.store.dense_graph import Graph
+from rag_plugin.store.dense_inverted import InvertedCodes
+from rag_plugin.types import Metric
+
+
+class Family(Protocol):
+    """What differs between kinds."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics the kind ranks rightly by."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether what was learnt from a sample ages as the corpus grows."""
+
+    def blank(self, dimension: int, size: int, metric: Metric) -> faiss.Index:
+        """An index that is still to be trained and filled."""
+
+    def sample_size(self, size: int) -> int:
+        """How many rows to train on."""
+
+    def depth(self, k: int, effort: SearchEffort) -> int:
+        """How many candidates to score exactly for ``k`` hits."""
+
+    def parameters(
+        self, index: faiss.Index, effort: SearchEffort, share: float, selector: faiss.IDSelector | None
+    ) -> faiss.SearchParameters:
+        """FAISS's parameters for one search."""
+
+
+_FAMILIES: dict[str, Family] = {
+    # 8-bit codes rank almost as the vectors do, so few candidates need a second look.
+    "sq8": InvertedCodes("SQ8", partitioned=False, depth_per_hit=2, least_depth=50),
+    "pq_fastscan": InvertedCodes("PQ{half}x4fs", partitioned=False, depth_per_hit=8, least_depth=400),
+    # One bit a component: Gao and Long, RaBitQ, SIGMOD 2024. The coarsest code, hence the deepest second look.
+    "rabitq": InvertedCodes("RaBitQfs", partitioned=False, depth_per_hit=20, least_depth=1000),
+    "ivf": InvertedCodes("Flat", partitioned=True, depth_per_hit=1, least_depth=1),
+    "ivfpq": InvertedCodes("PQ{half}x4fs", partitioned=True, depth_per_hit=8, least_depth=400),
+    "hnsw": Graph(),
+}
+
+DENSE_KINDS = ("auto", "flat", *_FAMILIES)
+
+_CODED_FROM = 1_024
+"""A kind asked for by name is built from here on: below, a scan takes 0.1 ms and nothing can be learnt."""
+_AUTO_CODED_FROM = 10_000
+"""``auto`` scans up to here, in about 1 ms; codes and their exact second look take half of that."""
+_AUTO_PARTITIONED_FROM = 250_000
+"""Below, reading all codes takes under 1.5 ms and misses nothing; a partition would save little."""
+
+
+def checked_kind(kind: Any) -> str:
+    """Validate the ``dense`` argument of a store.
+
+    Raises:
+        InvalidInputError: Not a kind this version builds.
+    """
+    if kind not in DENSE_KINDS:
+        raise InvalidInputError(f"dense={kind!r} is unknown; expected one of {', '.join(DENSE_KINDS)}.")
+    return str(kind)
+
+
+def check_metric(kind: str, metric: Metric) -> None:
+    """Refuse a kind that ranks wrongly by ``metric`` (FAISS builds some of them all the same).
+
+    Raises:
+        InvalidInputError: The two do not go together.
+    """
+    if kind in _FAMILIES and metric not in _FAMILIES[kind].metrics:
+        able = ", ".join(name for name in DENSE_KINDS if name == "auto" or metric in metrics_of(name))
+        raise InvalidInputError(
+            f"dense={kind!r} cannot rank by metric {metric!r}. Take dense= one of {able}, "
+            f"or one of the metrics {', '.join(_FAMILIES[kind].metrics)}."
+        )
+
+
+def metrics_of(kind: str) -> tuple[Metric, ...]:
+    """Metrics a kind ranks rightly by."""
+    return _FAMILIES[kind].metrics if kind in _FAMILIES else ("cosine", "dot", "l2", "l1")
+
+
+def family(kind: str) -> Family:
+    """What a kind that is not exact is made of."""
+    return _FAMILIES[kind]
+
+
+def kind_at(kind: str, size: int, metric: Metric) -> str:
+    """The concrete kind for ``size`` vectors: ``flat`` while that is best, or for what nothing else ranks."""
+    if kind == "auto":
+        if size < _AUTO_CODED_FROM or metric == "l1":
+            return "flat"
+        return "pq_fastscan" if size < _AUTO_PARTITIONED_FROM else "ivfpq"
+    return kind if size >= _CODED_FROM else "flat"
