@@ -13,7 +13,7 @@ from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, Unsuppo
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.diversity import marginal_order
 from rag_plugin.store.hybrid_search import Query, best_first, fuse_candidates, gather
-from rag_plugin.store.records import validated_vector
+from rag_plugin.store.vectors import validated_vector
 from rag_plugin.store.view import Selection, View
 from rag_plugin.types import DoubleArray, FloatArray, IntArray
 

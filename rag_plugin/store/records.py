@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-import numpy as np
 from llama_index.core.schema import (
     BaseNode,
     Document,
@@ -27,6 +26,8 @@ from llama_index.core.schema import (
 
 from rag_plugin.errors import InvalidInputError, StoreCorruptedError
 from rag_plugin.store.ids import checked_id
+from rag_plugin.store.text_nodes import is_plain, plain_fields
+from rag_plugin.store.vectors import matrix_of, validated_vector
 from rag_plugin.types import FloatArray
 
 DIGEST_BYTES = 16
@@ -41,6 +42,9 @@ _NODE_CLASSES: dict[str, type[BaseNode]] = {
 # Document and ImageDocument report the class name of their parent, so they go by their Python name.
 _NODE_CLASSES.update({"Document": Document, "ImageDocument": ImageDocument})
 _NAME_OF_CLASS = {cls: name for name, cls in _NODE_CLASSES.items()}
+
+
+_TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,8 @@ class NodeRecord:
 
 def digest_of(*parts: bytes) -> bytes:
     """BLAKE2b over length-prefixed parts, so that no two splits of the same bytes collide."""
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.digest()
+    framed = b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)])
+    return blake2b(framed, digest_size=DIGEST_BYTES).digest()
 
 
 def _encode(text: str) -> bytes:
@@ -122,12 +123,14 @@ def records_of(nodes: Iterable[BaseNode]) -> list[NodeRecord]:
         raise InvalidInputError(
             f"Expected a list of nodes, found {type(nodes).__name__}. For one, write [node]."
         )
-    records = []
-    for node in nodes:
+    given = list(given)
+    for node in given:
         if not isinstance(node, BaseNode):
             raise InvalidInputError(f"Expected LlamaIndex nodes, found {node!r} ({type(node).__name__}).")
-        records.append(record_of(node))
-    return records
+    matrix = matrix_of([node.embedding for node in given])
+    if matrix is None:
+        return [record_of(node) for node in given]
+    return [_record(node, vector) for node, vector in zip(given, matrix, strict=True)]
 
 
 def record_of(node: BaseNode) -> NodeRecord:
@@ -140,43 +143,52 @@ def record_of(node: BaseNode) -> NodeRecord:
         InvalidInputError: An id SQLite cannot keep, metadata JSON cannot carry, or a vector that is not one
             row of finite numbers.
     """
-    checked_id("node id", node.node_id)
-    if node.ref_doc_id is not None:
-        checked_id(f"ref_doc_id of node {node.node_id!r}", node.ref_doc_id)
+    if node.embedding is None:
+        return _record(node, None)
+    return _record(node, validated_vector(node.embedding, f"node {node.node_id!r}"))
+
+
+def _record(node: BaseNode, vector: FloatArray | None) -> NodeRecord:
+    node_id = checked_id("node id", node.node_id)
+    ref_doc_id = node.ref_doc_id
+    if ref_doc_id is not None:
+        checked_id(f"ref_doc_id of node {node_id!r}", ref_doc_id)
     home = next((cls for cls in type(node).__mro__ if cls in _NAME_OF_CLASS), None)
     if home is None:
         raise InvalidInputError(
-            f"Node {node.node_id!r} is a {type(node).__name__}; expected one of "
+            f"Node {node_id!r} is a {type(node).__name__}; expected one of "
             f"{', '.join(sorted(_NODE_CLASSES))} or a subclass."
         )
     try:
         fields = _fields_of(node)
-        text = json.dumps([_NAME_OF_CLASS[home], fields], ensure_ascii=False, separators=(",", ":"))
+        text = _TO_JSON([_NAME_OF_CLASS[home], fields])
         metadata = fields.get("metadata") or {}
-        if not _is_plain(metadata):
+        if not is_plain(metadata):
             if _nests_deeper(metadata, MAX_METADATA_DEPTH):
                 raise ValueError(f"its metadata nests deeper than {MAX_METADATA_DEPTH} levels")
             metadata = json.loads(json.dumps(metadata))
     except (TypeError, ValueError, RecursionError) as error:  # pydantic's errors are ValueErrors
         raise InvalidInputError(
-            f"Node {node.node_id!r} cannot be stored: it holds something that is not JSON ({error}). "
+            f"Node {node_id!r} cannot be stored: it holds something that is not JSON ({error}). "
             "Turn such values into str, int, float, bool, None, lists or dicts first."
         ) from error
     embedded = embedded_text(node)
     return NodeRecord(
-        node_id=node.node_id,
-        ref_doc_id=node.ref_doc_id,
+        node_id=node_id,
+        ref_doc_id=ref_doc_id,
         payload=_encode(text),
         metadata=metadata,
         text=embedded,
         text_hash=_text_hash(node, embedded),
-        vector=None if node.embedding is None else validated_vector(node.embedding, f"node {node.node_id!r}"),
+        vector=vector,
     )
 
 
 def _fields_of(node: BaseNode) -> dict[str, Any]:
     # A field of the wrong type, set past pydantic's checks, would make a node that cannot be read back.
     if type(node) is TextNode:
+        if (plain := plain_fields(node)) is not None:
+            return plain
         # Fields at their default are left out: half of a stock node's JSON is boilerplate.
         fields = node.model_dump(exclude={"embedding"}, exclude_defaults=True, warnings="error")
         if nothing := [name for name, value in fields.items() if value is None]:
@@ -185,14 +197,6 @@ def _fields_of(node: BaseNode) -> dict[str, Any]:
         fields = node.to_dict(exclude={"embedding"}, warnings="error")
     fields.pop("class_name", None)
     return fields
-
-
-def _is_plain(metadata: dict[str, Any]) -> bool:
-    """Whether JSON gives this dict back unchanged, so that a round trip can be spared."""
-    return all(
-        type(key) is str and (value is None or type(value) in (str, int, float, bool))
-        for key, value in metadata.items()
-    )
 
 
 def _nests_deeper(metadata: dict[str, Any], levels: int) -> bool:
@@ -221,34 +225,3 @@ def metadata_from_payload(payload: bytes) -> dict[str, Any]:
     """The metadata inside a payload, without building the node."""
     _, fields = json.loads(payload.decode("utf-8", "surrogatepass"))
     return fields.get("metadata") or {}
-
-
-_MAX_COMPONENT = 1e15
-"""Squares of larger components, summed over a few thousand dimensions, overflow float32."""
-
-
-def validated_vector(values: Any, what: str) -> FloatArray:
-    """``values`` as ``(d,) float32``.
-
-    Args:
-        values: A list or array of numbers.
-        what: Whose vector it is, for the error.
-
-    Raises:
-        InvalidInputError: Not one row of finite numbers, or one too large for float32 sums.
-    """
-    try:
-        with np.errstate(over="ignore"):
-            vector = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidInputError(f"The vector of {what} is not a list of numbers ({error}).") from error
-    if vector.ndim != 1 or vector.size == 0:
-        raise InvalidInputError(
-            f"The vector of {what} has shape {vector.shape}; expected one row of numbers, (dimension,)."
-        )
-    if not bool((np.abs(vector) <= _MAX_COMPONENT).all()):  # False for NaN as well
-        raise InvalidInputError(
-            f"The vector of {what} holds NaN, an infinity or a component beyond {_MAX_COMPONENT:.0e}. "
-            "Check what the embedding model returns for this text."
-        )
-    return np.ascontiguousarray(vector)
