@@ -18,6 +18,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
 from rag_plugin.errors import InvalidInputError, ModelError
+from rag_plugin.models.backends import Backend, parse_backend
 from rag_plugin.models.files import locate
 from rag_plugin.models.workers import off_loop
 from rag_plugin.reranking.blend import AUTO_WEIGHT, blended, retrieval_part
@@ -96,6 +97,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
     cache_size: int = Field(description="Scores to remember.")
     revision: str | None = Field(description="Branch, tag or commit of a hub id.")
     onnx_file: str | None = Field(description="The graph inside the model's folder.")
+    backend: Backend = Field(description="The runtime that runs the model.")
 
     _encoder: CrossEncoder = PrivateAttr()
 
@@ -113,6 +115,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         cache_size: int = 50_000,
         revision: str | None = None,
         onnx_file: str | None = None,
+        backend: Backend = "auto",
         **kwargs: Any,
     ) -> None:
         """Find the model's files; nothing is loaded yet.
@@ -134,6 +137,9 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             cache_size: Scores to remember (300 bytes each), 0 for none.
             revision: Branch, tag or commit of a hub id.
             onnx_file: The graph inside the folder, where it isn't ``model.onnx`` or ``onnx/model.onnx``.
+            backend: ``"onnx"`` (ONNX Runtime), ``"openvino"``, ``"openvino-int8"`` (made by ``rag-plugin
+                quantize``), ``"torch"`` (a GPU when there is one), or ``"auto"``: the fastest of the first two that
+                is installed.
             **kwargs: LlamaIndex's own: ``callback_manager``.
 
         Raises:
@@ -173,9 +179,12 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             "cache_size": cache_size,
             "revision": revision,
             "onnx_file": onnx_file,
+            "backend": parse_backend(backend),
         }
         super().__init__(**own, **kwargs)
-        self._encoder = CrossEncoder(files, max_length=length, window_overlap=overlap, cache_size=cache_size)
+        self._encoder = CrossEncoder(
+            files, backend=backend, max_length=length, window_overlap=overlap, cache_size=cache_size
+        )
 
     @classmethod
     def class_name(cls) -> str:

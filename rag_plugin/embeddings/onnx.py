@@ -13,6 +13,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from rag_plugin.embeddings.pooling import Pooler
 from rag_plugin.errors import InvalidInputError, ModelError
+from rag_plugin.models.backends import Backend, choose, parse_backend
 from rag_plugin.models.facts import Pooling
 from rag_plugin.models.files import ModelFiles, locate
 from rag_plugin.models.runner import ModelRunner, runner_for
@@ -52,6 +53,7 @@ class OnnxEmbedding(BaseEmbedding):
     max_length: int = Field(default=512, description="Context in tokens, special tokens included.")
     revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
     onnx_file: str | None = Field(default=None, description="The graph inside the model's folder.")
+    backend: Backend = Field(default="auto", description="The runtime that runs the model.")
 
     _files: ModelFiles = PrivateAttr()
     _tally: _Tally = PrivateAttr()
@@ -67,6 +69,7 @@ class OnnxEmbedding(BaseEmbedding):
         max_length: int | None = None,
         revision: str | None = None,
         onnx_file: str | None = None,
+        backend: Backend = "auto",
         embed_batch_size: int = 256,
         **kwargs: Any,
     ) -> None:
@@ -80,6 +83,8 @@ class OnnxEmbedding(BaseEmbedding):
             max_length: Cut texts at fewer tokens than the model could take; ``None`` for all of its context.
             revision: Branch, tag or commit of a hub id.
             onnx_file: The graph inside the folder, where it isn't ``model.onnx`` or ``onnx/model.onnx``.
+            backend: ``"onnx"`` (ONNX Runtime), ``"openvino"``, ``"openvino-int8"`` (made by ``rag-plugin
+                quantize``), ``"torch"``, or ``"auto"``: OpenVINO for float files where it is installed.
             embed_batch_size: Texts that LlamaIndex hands over at once (1 to 2048): large, because texts are
                 sorted by length within it, and because a progress bar moves once per batch.
             **kwargs: LlamaIndex's own: ``callback_manager``, ``num_workers``, ``embeddings_cache``,
@@ -108,6 +113,7 @@ class OnnxEmbedding(BaseEmbedding):
             "max_length": max_length or files.facts.max_length,
             "revision": revision,
             "onnx_file": onnx_file,
+            "backend": parse_backend(backend),
         }
         super().__init__(model_name=str(model_name), embed_batch_size=embed_batch_size, **own, **kwargs)
         self._files = files
@@ -122,19 +128,22 @@ class OnnxEmbedding(BaseEmbedding):
     def fingerprint(self) -> str:
         """What the vectors depend on, the same on every machine that holds the same files.
 
-        Name, the files' SHA-256, pooling, context and prefixes. The files are read once per process (30 ms
+        Name, the files' SHA-256, pooling, context, prefixes, and whether the weights were turned into float or int8:
+        back ends that differ by rounding alone (cosine .9999) share one. The files are read once per process (30 ms
         for 34 MB).
         """
         prefixes = f"query={self.query_prefix!r}, passage={self.passage_prefix!r}"
+        numerics = choose(self._files, self.backend).numerics
         return (
             f"onnx:{self._files.name}@{self._files.fingerprint[:12]}"
-            f"({self.pooling or 'as exported'}, {self.max_length} tokens, {prefixes})"
+            f"({self.pooling or 'as exported'}, {self.max_length} tokens, {prefixes}"
+            f"{f', {numerics}' if numerics else ''})"
         )
 
     @property
     def dimensions(self) -> int:
         """Length of a vector; loads the model."""
-        return self._pooling_of(runner_for(self._files)).dimensions
+        return self._pooling_of(runner_for(self._files, self.backend)).dimensions
 
     @property
     def truncated_count(self) -> int:
@@ -151,7 +160,7 @@ class OnnxEmbedding(BaseEmbedding):
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """:meth:`count_tokens` of many texts at once."""
-        return runner_for(self._files).tokenizer.counts(texts, prefix=self.passage_prefix)
+        return runner_for(self._files, self.backend).tokenizer.counts(texts, prefix=self.passage_prefix)
 
     def embed(self, texts: Sequence[str], *, role: Role = "passage") -> FloatArray:
         """Vectors of length one, float32 ``(n, d)``, without LlamaIndex's lists of Python floats.
@@ -167,7 +176,7 @@ class OnnxEmbedding(BaseEmbedding):
         self._embed([""], "query")
 
     def _embed(self, texts: Sequence[str], role: Role, stop: threading.Event | None = None) -> FloatArray:
-        runner = runner_for(self._files)
+        runner = runner_for(self._files, self.backend)
         pooler = self._pooling_of(runner)
         if not texts:
             return np.empty((0, pooler.dimensions), dtype=np.float32)
@@ -187,7 +196,7 @@ class OnnxEmbedding(BaseEmbedding):
         broken = ~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0)
         if broken.any():
             raise ModelError(
-                f"{self._files.onnx} gave no vector (NaN, infinite or zero) for {int(broken.sum())} of "
+                f"{self._files.graph} gave no vector (NaN, infinite or zero) for {int(broken.sum())} of "
                 f"{len(vectors)} texts. The file is damaged or not an embedding model."
             )
         unit: FloatArray = (vectors / norms).astype(np.float32)

@@ -48,12 +48,12 @@ class Pooler:
         output = by_rank.get(3) or by_rank.get(2)
         if output is None:
             raise ModelError(
-                f"{runner.files.onnx} gives {shapes}: token vectors or sentence vectors expected."
+                f"{runner.files.graph} gives {shapes}: token vectors or sentence vectors expected."
             )
         dimensions = shapes[output][-1]
         if not isinstance(dimensions, int):
             raise ModelError(
-                f"The output {output!r} of {runner.files.onnx} has no fixed width: {shapes[output]}."
+                f"The output {output!r} of {runner.files.graph} has no fixed width: {shapes[output]}."
             )
         if len(shapes[output]) == 2:
             return cls(output, _as_given, dimensions)

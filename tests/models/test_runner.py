@@ -16,8 +16,10 @@ import onnxruntime
 import pytest
 
 from rag_plugin.errors import ModelError
+from rag_plugin.models.backends import choose
 from rag_plugin.models.files import ModelFiles, locate
 from rag_plugin.models.runner import ModelRunner, runner_for
+from rag_plugin.models.session import Batching
 from rag_plugin.models.workers import thread_count
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def test_rows_are_what_onnxruntime_gives_for_the_text_alone(files: ModelFiles) -
     rows = runner.run(sequences, "last_hidden_state", first_token)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    oracle = onnxruntime.InferenceSession(str(files.onnx), options, providers=["CPUExecutionProvider"])
+    oracle = onnxruntime.InferenceSession(str(files.graph), options, providers=["CPUExecutionProvider"])
     for sequence, row in zip(sequences, rows, strict=True):
         ids = np.array([sequence.ids])
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
@@ -63,7 +65,7 @@ def test_a_model_that_quantises_per_run_gives_the_same_bits_in_any_company(
     files: ModelFiles, in_order: bool
 ) -> None:
     runner = runner_for(files)
-    assert runner.one_at_a_time
+    assert runner.batching.token_budget == 0
     sequences, _ = runner.tokenizer.sequences(TEXTS, 512)
     together = runner.run(sequences, "last_hidden_state", first_token, in_order=in_order)
     for sequence, row in zip(sequences, together, strict=True):
@@ -73,10 +75,10 @@ def test_a_model_that_quantises_per_run_gives_the_same_bits_in_any_company(
 
 @pytest.mark.parametrize("in_order", [False, True])
 def test_a_model_that_may_be_batched_gives_each_text_its_own_row(files: ModelFiles, in_order: bool) -> None:
-    runner = ModelRunner(files)
+    runner = ModelRunner(files, choose(files, "onnx"))
     sequences, _ = runner.tokenizer.sequences(TEXTS * 9, 512)
     alone = runner.run(sequences, "last_hidden_state", first_token)
-    runner.one_at_a_time = False
+    runner.batching = Batching(token_budget=512)
     batched = runner.run(sequences, "last_hidden_state", first_token, in_order=in_order)
     for one, other in zip(alone, batched, strict=True):
         cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
