@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any, Self
 
 from llama_index.core.bridge.pydantic import Field
-from llama_index.core.schema import NodeWithScore
+from llama_index.core.schema import BaseNode, NodeWithScore
 
 from rag_plugin.store.hybrid_search import Candidates, Fused, Query
 
@@ -65,29 +66,18 @@ class Explanation:
         return " · ".join(part for part in said if part)
 
 
-def explanations(
-    query: Query, candidates: Candidates, fused: Fused, best: list[int], degraded: str | None
-) -> list[Explanation]:
-    """Where the score of each of the ``best`` candidates came from, best first."""
+class Stopwatch:
+    """Wall time by stage."""
 
-    def part(values: Any, index: int) -> float | None:
-        return None if values is None else float(values[index])
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
 
-    return [
-        Explanation(
-            score=float(fused.score[index]),
-            rank=rank,
-            dense_rank=int(candidates.dense_ranks[index]) or None,
-            dense_score=None if query.vector is None else float(candidates.dense[index]),
-            sparse_rank=int(candidates.sparse_ranks[index]) or None,
-            sparse_score=None if query.terms is None else float(candidates.sparse[index]),
-            dense_part=part(fused.dense, index),
-            sparse_part=part(fused.sparse, index),
-            feedback_part=part(fused.feedback, index),
-            degraded=degraded,
-        )
-        for rank, index in enumerate(best, 1)
-    ]
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap under ``stage``."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
 
 
 class Hit(NodeWithScore):
@@ -121,6 +111,40 @@ class Hit(NodeWithScore):
             degraded="; ".join(reasons) or None,
         )
         return self.model_copy(update={"score": score, "explanation": explanation})
+
+
+def hits_of(
+    query: Query,
+    candidates: Candidates,
+    fused: Fused,
+    best: list[int],
+    nodes: list[BaseNode],
+    degraded: str | None,
+) -> tuple[Hit, ...]:
+    """The ``best`` candidates as hits that know where their scores came from, in the order given."""
+
+    def part(values: Any, index: int) -> float | None:
+        return None if values is None else float(values[index])
+
+    reasons = (
+        Explanation(
+            score=float(fused.score[index]),
+            rank=rank,
+            dense_rank=int(candidates.dense_ranks[index]) or None,
+            dense_score=None if query.vector is None else float(candidates.dense[index]),
+            sparse_rank=int(candidates.sparse_ranks[index]) or None,
+            sparse_score=None if query.terms is None else float(candidates.sparse[index]),
+            dense_part=part(fused.dense, index),
+            sparse_part=part(fused.sparse, index),
+            feedback_part=part(fused.feedback, index),
+            degraded=degraded,
+        )
+        for rank, index in enumerate(best, 1)
+    )
+    return tuple(
+        Hit(node=node, score=reason.score, explanation=reason)
+        for node, reason in zip(nodes, reasons, strict=True)
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -22,12 +21,14 @@ from rag_plugin.agents.tool import RetrievalTool
 from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.fusion import EQUAL_WEIGHTS, parse_fusion, parse_weights
-from rag_plugin.hits import Hit, QueryExplanation, Trace, explanations
+from rag_plugin.hits import QueryExplanation, Stopwatch, Trace, hits_of
 from rag_plugin.query_transform import ExpandedQuery, TransformChain
+from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.diversity import diverse_order
 from rag_plugin.store.hybrid_search import (
     Candidates,
     Fused,
+    LegSearch,
     Query,
     best_first,
     fuse_candidates,
@@ -66,6 +67,7 @@ class HybridRetriever(BaseRetriever):
         feedback: Whether ``auto`` lets the best candidates speak for a second scoring.
         diversity: 0 (none) to 1: how much a hit is held back for resembling those above it; None is 0.
         min_score: Hits below it are left out.
+        effort: What the dense leg may spend per query; None leaves it to the index.
 
     Raises:
         InvalidInputError: An argument outside its range.
@@ -89,15 +91,19 @@ class HybridRetriever(BaseRetriever):
         fusion: str = "auto",
         weights: tuple[float, float] | None = None,
         filters: MetadataFilters | None = None,
-        query_transform: BaseQueryTransform | Sequence[BaseQueryTransform] | None = None,
+        query_transform: BaseQueryTransform
+        | list[BaseQueryTransform]
+        | tuple[BaseQueryTransform, ...]
+        | None = None,
         feedback: bool = True,
         diversity: float | None = None,
         min_score: float | None = None,
+        effort: SearchEffort | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         transform = (
-            TransformChain(query_transform) if isinstance(query_transform, Sequence) else query_transform
+            TransformChain(query_transform) if isinstance(query_transform, list | tuple) else query_transform
         )
         _check_arguments(store, embed_model, filters, transform)
         _check_count("similarity_top_k", similarity_top_k)
@@ -124,6 +130,7 @@ class HybridRetriever(BaseRetriever):
         self._takes_tuning = mode == "hybrid" and fusion == "auto" and weights is None
         self._diversity = diversity or 0.0
         self._min_score = min_score
+        self._effort = effort or USUAL_EFFORT
 
     @property
     def store(self) -> HybridStore:
@@ -195,9 +202,30 @@ class HybridRetriever(BaseRetriever):
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return list((await self._aanswer(query_bundle)).hits)
 
+    @dispatcher.span
     def retrieve_many(self, queries: Sequence[QueryType]) -> list[list[NodeWithScore]]:
-        """:meth:`retrieve` for many queries, for evaluation and agents."""
-        return [self.retrieve(query) for query in queries]
+        """:meth:`retrieve` for many queries, for evaluation and agents: each leg is searched once for all.
+
+        Raises:
+            InvalidInputError: An empty query.
+        """
+        bundles, clock = [_checked(query) for query in queries], Stopwatch()
+        found = self._search([self._prepared(bundle, clock) for bundle in bundles], clock)
+        return [
+            self._handle_recursive_retrieval(bundle, list(answer.hits))
+            for bundle, answer in zip(bundles, found, strict=True)
+        ]
+
+    @dispatcher.span
+    async def aretrieve_many(self, queries: Sequence[QueryType]) -> list[list[NodeWithScore]]:
+        """:meth:`retrieve_many` without blocking the event loop; the queries are embedded side by side."""
+        bundles, clock = [_checked(query) for query in queries], Stopwatch()
+        prepared = await asyncio.gather(*(self._aprepared(bundle, clock) for bundle in bundles))
+        found = await asyncio.to_thread(self._search, prepared, clock)
+        return [
+            await self._ahandle_recursive_retrieval(bundle, list(answer.hits))
+            for bundle, answer in zip(bundles, found, strict=True)
+        ]
 
     def explain(self, query: QueryType) -> QueryExplanation:
         """Retrieve, and say what was searched for, how long each stage took and why each hit is there.
@@ -205,22 +233,24 @@ class HybridRetriever(BaseRetriever):
         Raises:
             InvalidInputError: An empty query.
         """
-        return self._answer(_bundle(query))
+        return self._answer(_checked(query))
 
     async def aexplain(self, query: QueryType) -> QueryExplanation:
         """:meth:`explain` without blocking the event loop."""
-        return await self._aanswer(_bundle(query))
+        return await self._aanswer(_checked(query))
 
     def prepared(self, query: QueryType) -> tuple[ExpandedQuery, list[FloatArray]]:
         """The query transformed, and the vectors of its texts: all that comes before the store is searched."""
-        return self._prepared(_bundle(query), _Clock())
+        return self._prepared(_checked(query), Stopwatch())
 
     def _answer(self, query_bundle: QueryBundle) -> QueryExplanation:
-        clock = _Clock()
-        return self._search(*self._prepared(query_bundle, clock), clock)
+        clock = Stopwatch()
+        return self._search([self._prepared(query_bundle, clock)], clock)[0]
 
-    def _prepared(self, query_bundle: QueryBundle, clock: _Clock) -> tuple[ExpandedQuery, list[FloatArray]]:
-        _check_text(query_bundle)
+    def _prepared(
+        self, query_bundle: QueryBundle, clock: Stopwatch
+    ) -> tuple[ExpandedQuery, list[FloatArray]]:
+        _checked(query_bundle)
         if self._query_transform is not None:
             query_bundle = self._query_transform.run(query_bundle, self._as_metadata())
             clock.lap("transform")
@@ -235,8 +265,14 @@ class HybridRetriever(BaseRetriever):
         return expanded, vectors
 
     async def _aanswer(self, query_bundle: QueryBundle) -> QueryExplanation:
-        _check_text(query_bundle)
-        clock = _Clock()
+        clock = Stopwatch()
+        prepared = await self._aprepared(query_bundle, clock)
+        return (await asyncio.to_thread(self._search, [prepared], clock))[0]
+
+    async def _aprepared(
+        self, query_bundle: QueryBundle, clock: Stopwatch
+    ) -> tuple[ExpandedQuery, list[FloatArray]]:
+        _checked(query_bundle)
         if self._query_transform is not None:
             arun = getattr(self._query_transform, "arun", None)
             # LlamaIndex's own transforms have no async door: they wait on a thread, the loop goes on.
@@ -255,7 +291,7 @@ class HybridRetriever(BaseRetriever):
             )
             vectors = [np.asarray(vector, np.float32) for vector in found]
             clock.lap("embed")
-        return await asyncio.to_thread(self._search, expanded, vectors, clock)
+        return expanded, vectors
 
     # --- one search --------------------------------------------------------------------------------------
 
@@ -270,37 +306,48 @@ class HybridRetriever(BaseRetriever):
             self._embed_model = resolve_embedding(None)
         return self._embed_model
 
-    def _search(self, expanded: ExpandedQuery, vectors: list[FloatArray], clock: _Clock) -> QueryExplanation:
+    def _search(
+        self, prepared: Sequence[tuple[ExpandedQuery, list[FloatArray]]], clock: Stopwatch
+    ) -> list[QueryExplanation]:
+        """Search for all queries as of one moment; each one's trace tells its share of the time."""
         with self._store.view() as view:
             known = self.learned_in(view)
             setting, view = known.setting, known.setting.scored(view)
-            query = self.query_in(view, expanded, vectors)
-            if known.adapter is not None and query.vector is not None:
-                query = replace(query, vector=known.adapter.moved(query.vector))
-            selection = view.select(self._filters)
-            candidates = gather(
-                view, query, dense_k=setting.candidates, sparse_k=setting.candidates, mask=selection.mask
-            )
+            queries = [self.query_in(view, *one) for one in prepared]
+            if known.adapter is not None:
+                queries = [
+                    query
+                    if query.vector is None
+                    else replace(query, vector=known.adapter.moved(query.vector))
+                    for query in queries
+                ]
+            selection, k = view.select(self._filters), setting.candidates
+            searches = [LegSearch(query, k, k, selection.mask) for query in queries]
+            gathered = gather(view, searches, effort=self._effort)
             clock.lap("search")
-            fused = fuse_candidates(
-                view,
-                query,
-                candidates,
-                rule=setting.fusion,
-                weights=setting.weights,
-                feedback=setting.feedback,
-            )
-            best = self._chosen(view, candidates, fused)
+            rule, weights, feedback = setting.fusion, setting.weights, setting.feedback
+            ranked = []
+            for query, candidates in zip(queries, gathered, strict=True):
+                fused = fuse_candidates(
+                    view, query, candidates, rule=rule, weights=weights, feedback=feedback
+                )
+                ranked.append((query, candidates, fused, self._chosen(view, candidates, fused)))
             clock.lap("fuse")
-            nodes = view.nodes(candidates.positions[best], selection.filters)
+            nodes = [
+                view.nodes(candidates.positions[best], selection.filters) for _, candidates, _, best in ranked
+            ]
             clock.lap("fetch")
-        reasons = explanations(query, candidates, fused, best.tolist(), expanded.degraded)
-        hits = tuple(
-            Hit(node=node, score=reason.score, explanation=reason)
-            for node, reason in zip(nodes, reasons, strict=True)
-        )
-        variants = tuple(f"{v.text} ({v.kind}, weight {v.weight:.2f})" for v in expanded.variants)
-        return QueryExplanation(hits, Trace(expanded.query_str, variants, clock.seconds, expanded.degraded))
+        share = {stage: spent / len(prepared) for stage, spent in clock.seconds.items() if prepared}
+        answers = []
+        for (expanded, _), (query, candidates, fused, best), found in zip(
+            prepared, ranked, nodes, strict=True
+        ):
+            hits = hits_of(query, candidates, fused, best.tolist(), found, expanded.degraded)
+            variants = tuple(f"{v.text} ({v.kind}, weight {v.weight:.2f})" for v in expanded.variants)
+            answers.append(
+                QueryExplanation(hits, Trace(expanded.query_str, variants, dict(share), expanded.degraded))
+            )
+        return answers
 
     def learned_in(self, view: View) -> Learned:
         """How this retriever searches a view: as its arguments say, or as tuning left it in the store.
@@ -357,26 +404,11 @@ def _check_arguments(store: Any, embed_model: Any, filters: Any, query_transform
             raise InvalidInputError(f"{name}={value!r}; expected a {kind.__name__}.")
 
 
-def _bundle(query: Any) -> QueryBundle:
+def _checked(query: Any) -> QueryBundle:
+    """The query as a bundle, its text not empty."""
     if not isinstance(query, str | QueryBundle):
         raise InvalidInputError(f"The query is {query!r}; expected a text or a QueryBundle.")
-    return QueryBundle(query) if isinstance(query, str) else query
-
-
-def _check_text(query_bundle: QueryBundle) -> None:
-    if not query_bundle.query_str or not query_bundle.query_str.strip():
+    bundle = QueryBundle(query) if isinstance(query, str) else query
+    if not bundle.query_str or not bundle.query_str.strip():
         raise InvalidInputError("The query is empty. Give it a word or more to search for.")
-
-
-class _Clock:
-    """Wall time by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap under ``stage``."""
-        now = time.perf_counter()
-        self.seconds[stage] = now - self._last
-        self._last = now
+    return bundle

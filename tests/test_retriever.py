@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -220,3 +222,28 @@ def test_a_wrong_argument_is_refused_at_once_and_by_name(store, name, value):
 def test_what_is_no_store_is_refused_at_once(wrong):
     with pytest.raises(InvalidInputError, match="store"):
         HybridRetriever(wrong)
+
+
+QUESTIONS = ["otter beaver", "heron on a stone", "a mill by the river", "unheard of", "frost frost frost"]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
+def test_many_queries_are_answered_as_one_by_one(store, mode):
+    asked = retriever(store, mode=mode, filters=tenant("b"))
+    alone = [asked.retrieve(question) for question in QUESTIONS]
+    for together in (
+        asked.retrieve_many(QUESTIONS),
+        asyncio.run(asked.aretrieve_many([QueryBundle(question) for question in QUESTIONS])),
+    ):
+        assert [[(hit.node_id, hit.score) for hit in hits] for hits in together] == [
+            [(hit.node_id, hit.score) for hit in hits] for hits in alone
+        ]
+        assert [[hit.explain() for hit in hits] for hits in together] == [
+            [hit.explain() for hit in hits] for hits in alone
+        ]
+    assert asked.retrieve_many([]) == []
+
+
+def test_one_empty_query_among_many_is_refused(store):
+    with pytest.raises(InvalidInputError, match="query is empty"):
+        retriever(store).retrieve_many(["otter", " "])

@@ -63,41 +63,73 @@ class Fused:
     feedback: DoubleArray | None = None
 
 
-def gather(
-    view: View,
-    query: Query,
-    *,
-    dense_k: int,
-    sparse_k: int,
-    mask: BoolArray | None,
-    effort: SearchEffort = USUAL_EFFORT,
-) -> Candidates:
-    """Search both legs and score every node either of them found, by both.
+@dataclass(frozen=True)
+class LegSearch:
+    """What both legs are asked for at once.
 
-    Args:
-        view: Where to search.
+    Attributes:
         query: What for.
         dense_k: Candidates of the dense leg.
         sparse_k: Candidates of the sparse leg.
         mask: ``(n,)`` positions that may be returned, None for all.
-        effort: What the dense leg may spend.
     """
-    nothing = np.empty(0, np.int64)
-    dense, sparse = view.legs.dense, view.legs.sparse
-    from_dense = from_sparse = nothing
-    if query.vector is not None and dense is not None:
-        from_dense, _ = dense.search(query.vector, dense_k, mask, effort)
+
+    query: Query
+    dense_k: int
+    sparse_k: int
+    mask: BoolArray | None
+
+
+@dataclass(frozen=True)
+class LegHits:
+    """What each leg listed: positions and scores, best first; empty for a leg that was not asked."""
+
+    dense: tuple[IntArray, DoubleArray]
+    sparse: tuple[IntArray, DoubleArray]
+
+
+def search_legs(
+    view: View, searches: Sequence[LegSearch], *, effort: SearchEffort = USUAL_EFFORT
+) -> list[LegHits]:
+    """Search both legs for many queries; those that want equally many of the same positions go together."""
+    nothing = (np.empty(0, np.int64), np.empty(0))
+    from_dense, from_sparse = [nothing] * len(searches), [nothing] * len(searches)
+    together: dict[tuple[int, int], list[tuple[int, FloatArray]]] = {}
+    for number, search in enumerate(searches):
+        if search.query.vector is not None:
+            alike = together.setdefault((search.dense_k, id(search.mask)), [])
+            alike.append((number, search.query.vector))
+        if search.query.terms is not None:
+            from_sparse[number] = view.legs.sparse.search(search.query.terms, search.sparse_k, search.mask)
+    if view.legs.dense is not None:
+        for (k, _), asked in together.items():
+            mask = searches[asked[0][0]].mask
+            found = view.legs.dense.search_many([vector for _, vector in asked], k, mask, effort)
+            for (number, _), hits in zip(asked, found, strict=True):
+                from_dense[number] = hits
+    return [LegHits(*hits) for hits in zip(from_dense, from_sparse, strict=True)]
+
+
+def gather(
+    view: View, searches: Sequence[LegSearch], *, effort: SearchEffort = USUAL_EFFORT
+) -> list[Candidates]:
+    """Search both legs and score every node either of them found, by both, for each of ``searches``."""
+    found = search_legs(view, searches, effort=effort)
+    return [completed(view, search.query, hits) for search, hits in zip(searches, found, strict=True)]
+
+
+def completed(view: View, query: Query, hits: LegHits) -> Candidates:
+    """The union of both lists, what one leg did not list scored by it all the same."""
+    positions = np.unique(np.concatenate([hits.dense[0], hits.sparse[0]]))
+    dense_ranks, sparse_ranks = (_ranks(positions, listed) for listed, _ in (hits.dense, hits.sparse))
+    dense, sparse = np.zeros(len(positions)), np.zeros(len(positions))
+    if query.vector is not None and view.legs.dense is not None:
+        dense[np.searchsorted(positions, hits.dense[0])] = hits.dense[1]
+        unlisted = dense_ranks == 0
+        dense[unlisted] = view.legs.dense.similarities(query.vector, positions[unlisted])
     if query.terms is not None:
-        from_sparse, _ = sparse.search(query.terms, sparse_k, mask)
-    positions = np.unique(np.concatenate([from_dense, from_sparse]))
-    zeros = np.zeros(len(positions))
-    return Candidates(
-        positions,
-        zeros if query.vector is None or dense is None else dense.similarities(query.vector, positions),
-        zeros if query.terms is None else sparse.scores(query.terms, positions),
-        _ranks(positions, from_dense),
-        _ranks(positions, from_sparse),
-    )
+        sparse = view.legs.sparse.scores(query.terms, positions)
+    return Candidates(positions, dense, sparse, dense_ranks, sparse_ranks)
 
 
 def fuse_candidates(

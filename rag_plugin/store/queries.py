@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryMode,
@@ -12,10 +14,18 @@ from llama_index.core.vector_stores.types import (
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, UnsupportedQueryError
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.diversity import marginal_order
-from rag_plugin.store.hybrid_search import Query, best_first, fuse_candidates, gather
+from rag_plugin.store.hybrid_search import (
+    LegHits,
+    LegSearch,
+    Query,
+    best_first,
+    completed,
+    fuse_candidates,
+    search_legs,
+)
 from rag_plugin.store.vectors import validated_vector
 from rag_plugin.store.view import Selection, View
-from rag_plugin.types import DoubleArray, FloatArray, IntArray
+from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray
 
 _CANDIDATES = 100
 """Per leg in HYBRID mode, unless ``sparse_top_k`` says otherwise."""
@@ -24,19 +34,29 @@ _MMR_PREFETCH = 4
 _MMR_THRESHOLD = 0.5
 
 
-def run_query(
+@dataclass(frozen=True)
+class _Asked:
+    """One query, validated, and what it asks of the legs."""
+
+    query: VectorStoreQuery
+    selection: Selection
+    search: LegSearch
+    mmr_threshold: float
+
+
+def run_queries(
     view: View,
-    query: VectorStoreQuery,
+    queries: Sequence[VectorStoreQuery],
     *,
     mmr_threshold: float | None = None,
     effort: SearchEffort = USUAL_EFFORT,
-) -> VectorStoreQueryResult:
-    """Answer ``query``.
+) -> list[VectorStoreQueryResult]:
+    """Answer ``queries``, which may differ in everything, with one search of each leg for all that are alike.
 
     Args:
         view: Where to search.
-        query: What for.
-        mmr_threshold: Wins over the query's own, as in LlamaIndex's store.
+        queries: What for.
+        mmr_threshold: Wins over the queries' own, as in LlamaIndex's store.
         effort: What the dense leg may spend.
 
     Raises:
@@ -45,33 +65,84 @@ def run_query(
         EmbeddingMismatchError: The query vector has another dimension than the store's.
         FilterError: A filter makes no sense.
     """
+    selections: dict[str, Selection] = {}  # one object for equal filters: those queries go together
+    asked = [_asked(view, query, mmr_threshold, selections) for query in queries]
+    found = search_legs(view, [one.search for one in asked], effort=effort)
+    results = []
+    for one, hits in zip(asked, found, strict=True):
+        positions, scores = _ranked(view, one, hits)
+        nodes = view.nodes(positions, one.selection.filters)
+        results.append(
+            VectorStoreQueryResult(
+                nodes=nodes, similarities=scores.tolist(), ids=[node.node_id for node in nodes]
+            )
+        )
+    return results
+
+
+def _asked(
+    view: View, query: VectorStoreQuery, mmr_threshold: float | None, selections: dict[str, Selection]
+) -> _Asked:
     for name, optional in (("similarity_top_k", False), ("sparse_top_k", True), ("hybrid_top_k", True)):
         number = getattr(query, name)
         if not (optional and number is None) and (not isinstance(number, int) or number < 1):
             raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
     # VectorStoreIndex.from_vector_store() knows no node ids and hands over an empty list, meaning all.
-    selection = view.select(query.filters, query.node_ids or None, query.doc_ids)
+    narrowed = (query.filters, query.node_ids or None, query.doc_ids)
+    selection = selections.get(repr(narrowed)) or view.select(*narrowed)
+    selections[repr(narrowed)] = selection
+    threshold = query.mmr_threshold if mmr_threshold is None else mmr_threshold
+    threshold = _MMR_THRESHOLD if threshold is None else threshold
+    search = _leg_search(view, query, selection.mask)
+    if query.mode is VectorStoreQueryMode.MMR and not (
+        isinstance(threshold, int | float) and 0.0 <= threshold <= 1.0
+    ):
+        raise InvalidInputError(f"mmr_threshold={threshold!r}; expected 0 (diverse) to 1 (similar).")
+    return _Asked(query, selection, search, threshold)
+
+
+def _leg_search(view: View, query: VectorStoreQuery, mask: BoolArray | None) -> LegSearch:
+    """What ``query`` asks of the legs in its mode."""
+    k = query.similarity_top_k
     match query.mode:
         case VectorStoreQueryMode.DEFAULT:
-            found = _dense(view, query, query.similarity_top_k, selection, effort)
-        case VectorStoreQueryMode.SPARSE | VectorStoreQueryMode.TEXT_SEARCH:
-            k = query.sparse_top_k or query.similarity_top_k
-            found = view.legs.sparse.search(_text(query), k, selection.mask)
-        case VectorStoreQueryMode.HYBRID:
-            found = _hybrid(view, query, selection, effort)
+            return LegSearch(Query(_vector(view, query), None), k, 0, mask)
         case VectorStoreQueryMode.MMR:
-            threshold = query.mmr_threshold if mmr_threshold is None else mmr_threshold
-            found = _mmr(view, query, selection, _MMR_THRESHOLD if threshold is None else threshold, effort)
+            return LegSearch(Query(_vector(view, query), None), _MMR_PREFETCH * k, 0, mask)
+        case VectorStoreQueryMode.SPARSE | VectorStoreQueryMode.TEXT_SEARCH:
+            terms = view.legs.sparse.query(_text(query))
+            return LegSearch(Query(None, terms), 0, query.sparse_top_k or k, mask)
+        case VectorStoreQueryMode.HYBRID:
+            alpha = _alpha(query)
+            search = Query(
+                _vector(view, query) if alpha > 0.0 else None,
+                view.legs.sparse.query(_text(query)) if alpha < 1.0 else None,
+            )
+            listed = max(k, _CANDIDATES)
+            return LegSearch(search, listed, query.sparse_top_k or listed, mask)
         case _:
             raise UnsupportedQueryError(
                 f"HybridStore does not serve mode {getattr(query.mode, 'value', query.mode)!r}; it serves default, "
                 "sparse, text_search, hybrid and mmr."
             )
-    positions, scores = found
-    nodes = view.nodes(positions, selection.filters)
-    return VectorStoreQueryResult(
-        nodes=nodes, similarities=scores.tolist(), ids=[node.node_id for node in nodes]
-    )
+
+
+def _ranked(view: View, asked: _Asked, hits: LegHits) -> tuple[IntArray, DoubleArray]:
+    """Positions and scores that answer a query, best first."""
+    query = asked.query
+    match query.mode:
+        case VectorStoreQueryMode.DEFAULT:
+            return hits.dense
+        case VectorStoreQueryMode.MMR:
+            return _diverse(view, hits.dense, query.similarity_top_k, asked.mmr_threshold)
+        case VectorStoreQueryMode.HYBRID:
+            alpha = _alpha(query)
+            candidates = completed(view, asked.search.query, hits)
+            fused = fuse_candidates(view, asked.search.query, candidates, weights=(alpha, 1.0 - alpha))
+            best = best_first(candidates, fused.score, query.hybrid_top_k or query.similarity_top_k)
+            return candidates.positions[best], fused.score[best]
+        case _:
+            return hits.sparse
 
 
 def check_model(view: View, model_id: str) -> str | None:
@@ -130,52 +201,24 @@ def _text(query: VectorStoreQuery) -> str:
     return query.query_str
 
 
-def _dense(
-    view: View, query: VectorStoreQuery, k: int, selection: Selection, effort: SearchEffort
-) -> tuple[IntArray, DoubleArray]:
-    vector = _vector(view, query)
-    if view.legs.dense is None:
-        return np.empty(0, np.int64), np.empty(0)
-    return view.legs.dense.search(vector, k, selection.mask, effort)
-
-
-def _hybrid(
-    view: View, query: VectorStoreQuery, selection: Selection, effort: SearchEffort
-) -> tuple[IntArray, DoubleArray]:
+def _alpha(query: VectorStoreQuery) -> float:
+    """How much of a hybrid score is the vector's."""
     alpha = 0.5 if query.alpha is None else query.alpha
     if not isinstance(alpha, int | float) or not 0.0 <= alpha <= 1.0:
         raise InvalidInputError(
             f"alpha={alpha!r}; expected 0 (words alone) to 1 (vector alone), or None for auto."
         )
-    k = query.hybrid_top_k or query.similarity_top_k
-    search = Query(
-        _vector(view, query) if alpha > 0.0 else None,
-        view.legs.sparse.query(_text(query)) if alpha < 1.0 else None,
-    )
-    candidates = gather(
-        view,
-        search,
-        dense_k=max(query.similarity_top_k, _CANDIDATES),
-        sparse_k=query.sparse_top_k or max(query.similarity_top_k, _CANDIDATES),
-        mask=selection.mask,
-        effort=effort,
-    )
-    score = fuse_candidates(view, search, candidates, weights=(alpha, 1.0 - alpha)).score
-    best = best_first(candidates, score, k)
-    return candidates.positions[best], score[best]
+    return alpha
 
 
-def _mmr(
-    view: View, query: VectorStoreQuery, selection: Selection, threshold: float, effort: SearchEffort
+def _diverse(
+    view: View, hits: tuple[IntArray, DoubleArray], k: int, threshold: float
 ) -> tuple[IntArray, DoubleArray]:
     """Maximal marginal relevance with λ = ``mmr_threshold``; the scores are :func:`marginal_order`'s sums."""
-    if not isinstance(threshold, int | float) or not 0.0 <= threshold <= 1.0:
-        raise InvalidInputError(f"mmr_threshold={threshold!r}; expected 0 (diverse) to 1 (similar).")
-    k = query.similarity_top_k
-    positions, relevance = _dense(view, query, _MMR_PREFETCH * k, selection, effort)
+    positions, relevance = hits
     dense = view.legs.dense
     if dense is None or len(positions) == 0:
-        return positions, relevance
+        return hits
     rows = dense.matrix(positions)
     chosen, sums = marginal_order(
         relevance, k, threshold, lambda index: dense.similarities(rows[index], positions)

@@ -10,7 +10,7 @@ import numpy as np
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.fusion import auto
 from rag_plugin.fusion.scale import query_scale
-from rag_plugin.store.hybrid_search import Query, gather
+from rag_plugin.store.hybrid_search import LegSearch, Query, gather
 
 if TYPE_CHECKING:
     from rag_plugin.store.view import View
@@ -69,7 +69,7 @@ def first_look(view: View, query: Query, mask: BoolArray | None) -> FirstLook:
         query: What for.
         mask: (n,) positions that may be looked at, None for all.
     """
-    found = gather(view, query, dense_k=_CANDIDATES, sparse_k=_CANDIDATES, mask=mask)
+    (found,) = gather(view, [LegSearch(query, _CANDIDATES, _CANDIDATES, mask)])
     positions, sparse, dense = found.positions, view.legs.sparse, view.legs.dense
     lexical = np.zeros(len(positions))
     weight = 0.0

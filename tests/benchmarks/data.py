@@ -21,6 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # A collection whose usual benchmark is not all of its queries: (queries file, split).
 PARTS = {"squad": ("queries-1000.jsonl", "test-1000")}
 # Analyzer by the language that a collection's name ends in; English otherwise.
+ENGLISH = ("scifact", "squad", "cranfield", "medline")
+"""Collections whose real texts and vectors larger benchmarks are made of; those a machine lacks are left out."""
 ANALYZERS = {"de": "german", "zh": "cjk", "ar": "arabic"}
 
 
@@ -101,3 +103,51 @@ def cached_vectors(
     np.save(part, vectors, allow_pickle=False)
     part.replace(file)
     return vectors
+
+
+def real_vectors(given: str | Path | None = None) -> tuple[FloatArray, FloatArray]:
+    """bge-small embeddings of the English collections: passages `(n, 384)` and queries `(m, 384)`.
+
+    Raises:
+        DataMissingError: There are none on this machine.
+    """
+    from rag_plugin.embeddings.onnx import OnnxEmbedding
+
+    folder = data_folder(given)
+    held = [name for name in ENGLISH if name in collection_names(folder)]
+    if not held:
+        raise DataMissingError(f"{folder} holds none of {', '.join(ENGLISH)}.")
+    model = OnnxEmbedding()
+    passages, queries = [], []
+    for name in held:
+        collection = load_collection(name, folder)
+        texts = [node.text for node in collection.to_nodes()]
+        asked = list(dict.fromkeys(collection.queries.values()))
+        passages.append(cached_vectors(f"{model.fingerprint}|passage", texts, model.get_text_embedding_batch))
+        queries.append(
+            cached_vectors(
+                f"{model.fingerprint}|query",
+                asked,
+                lambda missing: [model.get_query_embedding(text) for text in missing],
+            )
+        )
+    return np.concatenate(passages), np.concatenate(queries)
+
+
+def resized(vectors: FloatArray, count: int, seed: int = 1) -> FloatArray:
+    """`(count, d)` vectors of length 1 that lie as real ones do: two of `vectors` mixed and a little jittered.
+
+    The heavier of the two weighs 1/2 to 1; the jitter has length 0.2, so that a vector mixed with nothing is
+    still at cosine .98 to where it came from.
+    """
+    rng = np.random.default_rng(seed)
+    made = np.empty((count, vectors.shape[1]), np.float32)
+    sigma = 0.2 / np.sqrt(vectors.shape[1])
+    for start in range(0, count, 50_000):  # bounds the memory for what is thrown away
+        size = min(50_000, count - start)
+        first, second = vectors[rng.integers(0, len(vectors), (2, size))]
+        share = rng.uniform(0.5, 1.0, (size, 1)).astype(np.float32)
+        mixed = share * first + (1 - share) * second
+        mixed += sigma * rng.standard_normal(mixed.shape, dtype=np.float32)
+        made[start : start + size] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    return made
