@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # A collection whose usual benchmark is not all of its queries: (queries file, split).
 PARTS = {"squad": ("queries-1000.jsonl", "test-1000")}
 # Analyzer by the language that a collection's name ends in; English otherwise.
-ENGLISH = ("scifact", "squad", "cranfield", "medline")
+ENGLISH = ("squad", "cranfield", "medline", "clapnq-dev")
 """Collections whose real texts and vectors larger benchmarks are made of; those a machine lacks are left out."""
 ANALYZERS = {"de": "german", "zh": "cjk", "ar": "arabic"}
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rag_plugin.types import BoolArray, FloatArray
 
 K = 100
-QUERIES = 100
+QUERIES = 60
 KEPT = (0.5, 0.1, 0.01, 0.001)
 """Shares of the vectors that the filters let through."""
 EFFORTS = [
@@ -79,7 +79,7 @@ def measured_size(
     index = DenseIndex.over(vectors, "cosine")
     truth = Truth(index, queries)
     masks = {kept: np.random.default_rng(7).random(len(vectors)) < kept for kept in KEPT}
-    filtered = {kept: Truth(index, queries[:50], mask) for kept, mask in masks.items()}
+    filtered = {kept: Truth(index, queries[:30], mask) for kept, mask in masks.items()}
     report: dict[str, Any] = {"nodes": len(vectors), "IndexFlat": stock(vectors, queries), "kinds": {}}
     for kind in kinds:
         began = time.perf_counter()
