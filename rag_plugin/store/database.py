@@ -34,7 +34,8 @@ FILE_NAME = "store.db"
 # 16 KiB pages: a vector of 384 float32 takes 1.5 KB, and ten of them fill such a page to 95 %; the default
 # 4 KiB page holds two and wastes a quarter.
 _PAGE_BYTES = 16_384
-_WAL_LIMIT_BYTES = 64 << 20
+# As long as SQLite lets it grow by itself (1,000 pages); a bulk add's is folded back and shortened to this.
+_WAL_LIMIT_BYTES = 16 << 20
 
 
 class Database:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from rag_plugin.errors import EmbeddingMismatchError, StoreCorruptedError, StoreError
-from rag_plugin.store import backups, change_log, dense_codes_file, snapshots
-from rag_plugin.store import rows as stored_rows
+from rag_plugin.store import backups, change_log, dense_codes_file, snapshots, writes
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.database import Database
@@ -32,7 +30,7 @@ from rag_plugin.store.dense_upkeep import DenseUpkeep
 from rag_plugin.store.leg_source import LegSource, LoadedLegs
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.paths import prepare_folder
-from rag_plugin.store.records import NodeRecord
+from rag_plugin.store.records import Incoming
 from rag_plugin.store.view import View
 from rag_plugin.store.writer_lock import WriterLock
 from rag_plugin.types import Metric, WriteReport
@@ -45,6 +43,8 @@ _SNAPSHOT_ON_CLOSE_ROWS = 500
 """Fewer rows than this are replayed at the next opening in less time than a snapshot takes to write."""
 _COMPACT_SHARE = 0.3
 """Share of tombstones at which a snapshot renumbers the legs: searches scan tombstones too."""
+
+_NOTHING = Incoming()
 
 
 class Engine:
@@ -193,71 +193,54 @@ class Engine:
 
     def write(
         self,
-        records: Sequence[NodeRecord] = (),
+        incoming: Incoming = _NOTHING,
         *,
         drop_documents: Collection[str] = (),
         drop_nodes: Collection[str] = (),
     ) -> WriteReport:
-        """One transaction: upsert ``records``, drop what is named, publish the legs.
+        """One transaction: upsert what is ``incoming``, drop what is named, publish the legs.
 
         Args:
-            records: Nodes to hold afterwards; of several with one id the last counts.
-            drop_documents: Documents whose nodes leave, unless they are among ``records``.
+            incoming: Nodes to hold afterwards.
+            drop_documents: Documents whose nodes leave, unless they are ``incoming``.
             drop_nodes: Ids that leave.
 
         Raises:
-            InvalidInputError: A vector is missing, or there is one where the store holds none.
+            InvalidInputError: A node that cannot be stored, or without the vector it needs; nothing changed.
+            EmbeddingMismatchError: Vectors of another dimension than the store's; nothing changed.
             StoreReadOnlyError: Opened read-only.
             StoreWriteError: The disk refused; nothing changed.
         """
-        self.database.check_usable()
-        latest = {record.node_id: record for record in records}
-        repeated = tuple(dict.fromkeys(r.node_id for r in records if latest[r.node_id] is not r))
         self._catch_up()
         with self._write_lock:
             with self.database.transaction() as connection:
-                plan = stored_rows.plan_write(connection, self._legs, latest, drop_documents, drop_nodes)
-                if plan.is_empty:
-                    return plan.report(repeated)
-                dimension = self._agreed_dimension(connection, plan.added)
-                change = stored_rows.apply(connection, plan)
-                legs = self._legs.removed(np.array(plan.removed_rows, np.int64))
-                dense = legs.dense
-                if dense is None and dimension:
-                    dense = DenseIndex.empty(dimension, self.metric)
-                vectors = plan.added_vectors if dimension else None
-                legs = legs.added(
-                    plan.added_rows,
-                    [(record.node_id, record.ref_doc_id) for record in plan.added],
-                    [record.text for record in plan.added],
-                    vectors,
-                    dense,
-                ).at(change)
+                written = writes.begun(connection)
+                legs = self._legs
+                for plan in writes.carried_out(
+                    connection, self._legs, written, incoming, drop_documents, drop_nodes
+                ):
+                    legs = self._with_plan(legs, plan)
+                if not written.rows_touched:
+                    return written.report(incoming.repeated)
+                legs = legs.at(written.log(connection))
             self._legs = legs
-            self._rows_since_snapshot += plan.rows_touched
+            self._rows_since_snapshot += written.rows_touched
             self._after_write()
         self._upkeep.begin()
-        return plan.report(repeated)
+        return written.report(incoming.repeated)
 
-    def _agreed_dimension(self, connection: sqlite3.Connection, added: Sequence[NodeRecord]) -> int:
-        """The store's dimension, fixed by its first nodes; 0 when it holds texts without vectors."""
-        if not added:
-            return 0 if self._legs.dense is None else self._legs.dense.dimension
-        stored = change_log.read_settings(connection).get("dimension")
-        first = added[0].vector
-        dimension = (0 if first is None else first.size) if stored is None else int(stored)
-        for record in added:
-            found = 0 if record.vector is None else record.vector.size
-            if found != dimension:
-                expected = f"vectors of {dimension} dimensions" if dimension else "texts without vectors"
-                given = f"a vector of {found}" if found else "no embedding"
-                raise EmbeddingMismatchError(
-                    f"Node {record.node_id!r} has {given}; the store holds {expected}. Embed every node "
-                    "with one model before adding it (ingest() does), or use a store of its own."
-                )
-        if stored is None:
-            change_log.write_setting(connection, "dimension", dimension)
-        return dimension
+    def _with_plan(self, legs: Legs, plan: writes.WritePlan) -> Legs:
+        legs = legs.removed(np.array(plan.removed_rows, np.int64))
+        vectors, dense = plan.added_vectors, legs.dense
+        if dense is None and vectors is not None:
+            dense = DenseIndex.empty(vectors.shape[1], self.metric)
+        return legs.added(
+            plan.added_rows,
+            [(record.node_id, record.ref_doc_id) for record in plan.added],
+            [record.text for record in plan.added],
+            vectors,
+            dense,
+        )
 
     @property
     def dimension(self) -> int | None:
@@ -269,7 +252,7 @@ class Engine:
         """Remove every node in one transaction; rows are not reused, the dimension is free again."""
         with self._write_lock:
             with self.database.transaction() as connection:
-                change = stored_rows.clear(connection)
+                change = writes.clear(connection)
             self._legs = self._source.empty(change)
             if self.folder is not None:  # what was cleared must not live on in derived files
                 snapshots.discard_all(self.folder)
@@ -341,7 +324,7 @@ class Engine:
         """Drop tombstones, rebuild the metadata index, write a snapshot and give unused disk pages back."""
         with self._write_lock:
             with self.database.transaction() as connection:
-                stored_rows.rebuild_metadata(connection)
+                writes.rebuild_metadata(connection)
             self._legs = self._legs.compacted()
             self._snapshot_change = -1
             self._save_snapshot()

@@ -28,7 +28,7 @@ from rag_plugin.store.engine import Engine
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.movable_store import MovableStore
 from rag_plugin.store.queries import check_model, run_queries
-from rag_plugin.store.records import records_of
+from rag_plugin.store.records import Incoming
 from rag_plugin.store.rows import full_nodes, ref_doc_ids, text_hashes, with_metadata
 from rag_plugin.store.statistics import stats_of
 from rag_plugin.store.view import View
@@ -170,13 +170,13 @@ class HybridStore(MovableStore):
             StoreReadOnlyError: Opened read-only.
             StoreWriteError: The disk refused; nothing was changed.
         """
-        records = records_of(nodes)
-        self._engine.write(records)
-        return [record.node_id for record in records]
+        incoming = Incoming.of_nodes(nodes)
+        self._engine.write(incoming)
+        return list(incoming.given)
 
     def upsert(self, nodes: Iterable[BaseNode]) -> WriteReport:
         """:meth:`add`, with a report of what changed; raises what it raises."""
-        return self._engine.write(records_of(nodes))
+        return self._engine.write(Incoming.of_nodes(nodes))
 
     def replace(self, nodes: Iterable[BaseNode], ref_doc_ids: Collection[str]) -> WriteReport:
         """Swap documents in one transaction: ``nodes`` in, every other node of ``ref_doc_ids`` out.
@@ -187,7 +187,9 @@ class HybridStore(MovableStore):
             StoreReadOnlyError: Opened read-only.
             StoreWriteError: The disk refused; nothing was changed.
         """
-        return self._engine.write(records_of(nodes), drop_documents=checked_ids("ref_doc_ids", ref_doc_ids))
+        return self._engine.write(
+            Incoming.of_nodes(nodes), drop_documents=checked_ids("ref_doc_ids", ref_doc_ids)
+        )
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Remove every node of a document; an unknown one is no error.
@@ -239,7 +241,7 @@ class HybridStore(MovableStore):
         with self._engine.sole_writer():
             with self._engine.view() as view:
                 records = with_metadata(view, checked_ids("node_ids", node_ids), changes)
-            return self._engine.write(records)
+            return self._engine.write(Incoming.of_records(records))
 
     # --- reading -----------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ A record knows nothing of SQLite. The *embedded text* is what LlamaIndex hands t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -43,6 +43,9 @@ _NODE_CLASSES: dict[str, type[BaseNode]] = {
 _NODE_CLASSES.update({"Document": Document, "ImageDocument": ImageDocument})
 _NAME_OF_CLASS = {cls: name for name, cls in _NODE_CLASSES.items()}
 
+
+_BATCH_NODES = 16_384
+"""Nodes made into records at a time: some 80 MB at 384 dimensions, whatever the number of nodes."""
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -112,25 +115,63 @@ def vector_digest(row: int, vector: bytes) -> bytes:
     return digest_of(row.to_bytes(8, "little"), vector)
 
 
-def records_of(nodes: Iterable[BaseNode]) -> list[NodeRecord]:
-    """Serialise ``nodes``.
+@dataclass(frozen=True)
+class Incoming:
+    """Nodes on their way into a store.
 
-    Raises:
-        InvalidInputError: Not a list of nodes, or one that cannot be stored.
+    Attributes:
+        given: Id of each, in the order they came; of several with one id the last node counts.
+        node_ids: Every id once.
+        repeated: Ids that came more than once.
+        batches: Their records, made when they are asked for; every id once.
     """
-    given: Any = nodes  # whatever a user hands in, a single node included
-    if isinstance(given, BaseNode) or not isinstance(given, Iterable):
-        raise InvalidInputError(
-            f"Expected a list of nodes, found {type(nodes).__name__}. For one, write [node]."
-        )
-    given = list(given)
-    for node in given:
-        if not isinstance(node, BaseNode):
-            raise InvalidInputError(f"Expected LlamaIndex nodes, found {node!r} ({type(node).__name__}).")
-    matrix = matrix_of([node.embedding for node in given])
+
+    given: Sequence[str] = ()
+    node_ids: Collection[str] = frozenset()
+    repeated: tuple[str, ...] = ()
+    batches: Iterable[list[NodeRecord]] = ()
+
+    @classmethod
+    def of_records(cls, records: list[NodeRecord]) -> Incoming:
+        """Records that are there already, each of another id."""
+        ids = [record.node_id for record in records]
+        return cls(ids, frozenset(ids), (), [records])
+
+    @classmethod
+    def of_nodes(cls, nodes: Iterable[BaseNode]) -> Incoming:
+        """Nodes still to be serialised.
+
+        Raises:
+            InvalidInputError: Not a list of nodes, or one whose id cannot be kept. What else is wrong with a
+                node shows when its batch is made.
+        """
+        given: Any = nodes  # whatever a user hands in, a single node included
+        if isinstance(given, BaseNode) or not isinstance(given, Iterable):
+            raise InvalidInputError(
+                f"Expected a list of nodes, found {type(nodes).__name__}. For one, write [node]."
+            )
+        ids: list[str] = []
+        latest: dict[str, BaseNode] = {}
+        repeated: dict[str, None] = {}
+        for node in given:
+            if not isinstance(node, BaseNode):
+                raise InvalidInputError(f"Expected LlamaIndex nodes, found {node!r} ({type(node).__name__}).")
+            node_id = checked_id("node id", node.node_id)
+            ids.append(node_id)
+            if node_id in latest:
+                repeated[node_id] = None
+            latest[node_id] = node
+        kept = list(latest.values())
+        starts = range(0, len(kept), _BATCH_NODES)
+        batches = (_records(kept[start : start + _BATCH_NODES]) for start in starts)
+        return cls(ids, latest.keys(), tuple(repeated), batches)
+
+
+def _records(nodes: Sequence[BaseNode]) -> list[NodeRecord]:
+    matrix = matrix_of([node.embedding for node in nodes])
     if matrix is None:
-        return [record_of(node) for node in given]
-    return [_record(node, vector) for node, vector in zip(given, matrix, strict=True)]
+        return [record_of(node) for node in nodes]
+    return [_record(node, vector) for node, vector in zip(nodes, matrix, strict=True)]
 
 
 def record_of(node: BaseNode) -> NodeRecord:

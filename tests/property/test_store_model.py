@@ -38,6 +38,7 @@ from rag_plugin.store import (
     engine,
     metadata_index,
     queries,
+    records,
     rows,
     sparse_index,
     sparse_merge,
@@ -410,6 +411,7 @@ def shrink_thresholds(patch: pytest.MonkeyPatch | None = None) -> None:
     for module, name, value in [
         (engine, "_SNAPSHOT_AFTER_ROWS", 25),
         (engine, "_SNAPSHOT_ON_CLOSE_ROWS", 5),
+        (records, "_BATCH_NODES", 4),
         (rows, "_BATCH_ROWS", 7),
         (queries, "_CANDIDATES", 12),
         (dense_scan, "_ROWS_PER_THREAD", 8),
