@@ -68,7 +68,7 @@ def facts_of(name: str, folder: Path) -> ModelFacts:
     Raises:
         ModelError: A configuration file is not the JSON object it should be.
     """
-    facts = _family_facts(name)
+    facts = family_facts(name)
     return replace(
         facts,
         max_length=_max_length(folder) or facts.max_length,
@@ -77,7 +77,8 @@ def facts_of(name: str, folder: Path) -> ModelFacts:
     )
 
 
-def _family_facts(name: str) -> ModelFacts:
+def family_facts(name: str) -> ModelFacts:
+    """What is known of the family that ``name``, without an owner before it, belongs to."""
     spelled = name.replace("_", "-")
     for pattern, facts in _FAMILIES:
         if re.fullmatch(pattern, spelled, re.IGNORECASE):
