@@ -183,12 +183,20 @@ def saturated(
     frequency: NDArray[_Real], length: NDArray[_Real], average_length: float, *, k1: float, b: float
 ) -> NDArray[_Real]:
     """tf/(tf + K), K = k1·(1 − b + b·dl/avgdl); overwrites both arrays."""
-    real = frequency.dtype.type
-    length *= real(k1 * b / average_length)
-    length += real(k1 * (1.0 - b))
+    normalised_lengths(length, average_length, k1=k1, b=b)
     length += frequency
     frequency /= length
     return frequency
+
+
+def normalised_lengths(
+    length: NDArray[_Real], average_length: float, *, k1: float, b: float
+) -> NDArray[_Real]:
+    """K = k1·(1 − b + b·dl/avgdl); overwrites the array."""
+    real = length.dtype.type
+    length *= real(k1 * b / average_length)
+    length += real(k1 * (1.0 - b))
+    return length
 
 
 def average_okapi_idf(document_frequency: NDArray[np.int32], live_count: int) -> float:

@@ -39,7 +39,7 @@ from rag_plugin.store.sparse_tail import Tail
 from rag_plugin.store.sparse_view import QueryTerms, Shared, SparseView
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -97,9 +97,37 @@ class SparseIndex(SparseView):
         Args:
             texts: What to analyse and count; an empty text takes a position too.
         """
+        lexicon = self._shared.lexicon
+        return self._extended(
+            lexicon.numbered(texts[begin : begin + _CHUNK]) for begin in range(0, len(texts), _CHUNK)
+        )
+
+    def append_numbered(self, lengths: IntArray, term_ids: NDArray[np.int32]) -> SparseIndex:
+        """The index with more passages, which were analysed already.
+
+        Args:
+            lengths: (m,) how many terms each passage has, repeats included.
+            term_ids: (Σ lengths,) their numbers, passage by passage, as `number_terms` gave them.
+
+        Raises:
+            InvalidInputError: The lengths do not add up, or a number is not that of a term.
+        """
+        if len(term_ids) != lengths.sum() or (
+            len(term_ids) and not 0 <= term_ids.min() <= term_ids.max() < len(self._shared.lexicon)
+        ):
+            raise InvalidInputError(
+                f"Cannot append {len(term_ids)} term numbers to passages of {int(lengths.sum())} terms: expected as "
+                f"many, each from 0 to {len(self._shared.lexicon) - 1}."
+            )
+        return self._extended(_chunks(lengths, term_ids))
+
+    def number_terms(self, terms: Sequence[str]) -> NDArray[np.int32]:
+        """(t,) The numbers of terms, for `append_numbered`; a term that no text held gets the next one."""
+        return np.array([self._shared.lexicon.number_or_new(term) for term in terms], np.int32)
+
+    def _extended(self, passages: Iterable[tuple[IntArray, NDArray[np.int32]]]) -> SparseIndex:
         index = self
-        for begin in range(0, len(texts), _CHUNK):
-            lengths, term_ids = self._shared.lexicon.numbered(texts[begin : begin + _CHUNK])
+        for lengths, term_ids in passages:
             index = index._with_counted(lengths, term_ids)
         fresh = sum(segment.posting_count for segment in index._segments[len(self._segments) :])
         segments = settled(
@@ -268,6 +296,13 @@ class SparseIndex(SparseView):
             tail.frequencies.items,
             self._lengths.items[tail.first :],
         )
+
+
+def _chunks(lengths: IntArray, term_ids: NDArray[np.int32]) -> Iterator[tuple[IntArray, NDArray[np.int32]]]:
+    starts = np.concatenate(([0], np.cumsum(lengths)))
+    for begin in range(0, len(lengths), _CHUNK):
+        chunk = lengths[begin : begin + _CHUNK]
+        yield chunk, term_ids[starts[begin] : starts[begin + len(chunk)]]
 
 
 def _count(document_frequency: NDArray[np.int32], term_ids: NDArray[np.int32], step: int) -> None:

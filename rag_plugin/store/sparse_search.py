@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from rag_plugin.store.sparse_kernel import BLOCK
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from rag_plugin.types import FloatArray, IntArray
+    from rag_plugin.types import DoubleArray, FloatArray, IntArray
 
 # Fewer columns make the threshold weaker, more make it dearer to find.
 _COLUMNS: Final = 8192
@@ -31,12 +33,14 @@ class Scratch:
     Attributes:
         scores: (≥ positions,) one accumulator per position.
         marks: (≥ terms,) 1 + the index of a term in the query, 0 for other terms.
+        block: (`BLOCK`,) accumulators of compiled code.
     """
 
     def __init__(self, positions: int, terms: int) -> None:
         # A little room, so that not every append costs the next search new arrays.
         self.scores: FloatArray = np.zeros(positions + positions // 8 + 1024, np.float32)
         self.marks: NDArray[np.int32] = np.zeros(terms + terms // 8 + 1024, np.int32)
+        self.block: DoubleArray = np.zeros(BLOCK)
 
 
 class ScratchPool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import compress
+from itertools import compress, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from rag_plugin.store.bm25 import Bm25, average_okapi_idf
+from rag_plugin.store.sparse_kernel import COMPILED_FROM, CompiledSearch
 from rag_plugin.store.sparse_passages import PassageLists, PassageTerms
 from rag_plugin.store.sparse_postings import PostingSearch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -166,12 +169,71 @@ class SparseView:
             allowed = allowed & self._live.items
             if np.count_nonzero(allowed) <= _FEW_ALLOWED:
                 return self._ranked(query, weights, np.flatnonzero(allowed), k)
+        compiled = self._compiled_search if weights.min() > 0 else None
+        if compiled is not None:
+            return self._compiled_best(compiled, query, weights, k, allowed)
         with self._shared.pool.scratch(self.size, self.term_count) as scratch:
             found, sums = self._posting_search.candidates(query.term_ids, weights, k, allowed, scratch)
         if exact:
             return self._ranked(query, weights, found, k)
         order = np.argsort(-sums, kind="stable")[:k]
         return found[order], sums[order].astype(np.float64) + self.bm25.constant(weights / self.bm25.scale)
+
+    def search_many(
+        self,
+        queries: Sequence[QueryTerms | str],
+        k: int,
+        masks: Sequence[BoolArray | None] | None = None,
+    ) -> list[tuple[IntArray, DoubleArray]]:
+        """What `search` gives for each query, the queries spread over threads.
+
+        Args:
+            queries: Texts, or what `query` made of them.
+            k: How many at most for each.
+            masks: For each query the positions that may be found, None for all; None for no masks at all.
+        """
+        analysed = [self._own(query) for query in queries]
+        chosen = [None] * len(analysed) if masks is None else masks
+        if len(analysed) < 2 or self._compiled_search is None:
+            # NumPy lets go of the interpreter for too short a time to gain from threads.
+            return [self.search(query, k, mask) for query, mask in zip(analysed, chosen, strict=True)]
+        with ThreadPoolExecutor(min(len(analysed), os.cpu_count() or 1)) as threads:
+            return list(threads.map(self.search, analysed, repeat(k), chosen))
+
+    def _compiled_best(
+        self,
+        compiled: CompiledSearch,
+        query: QueryTerms,
+        weights: DoubleArray,
+        k: int,
+        allowed: BoolArray | None,
+    ) -> tuple[IntArray, DoubleArray]:
+        allowed = self._live.items if allowed is None else allowed
+        # The tail has no postings: its few passages are scored one by one.
+        in_tail = np.flatnonzero(allowed[self._tail.first :]) + self._tail.first
+        positions, scores = self._ranked(query, weights, in_tail, k)
+        with self._shared.pool.scratch(0, 0) as scratch:
+            found, sums = compiled.best(query.term_ids, weights, min(k, self.size), allowed, scratch.block)
+        sums += self.bm25.constant(weights / self.bm25.scale)
+        positions, scores = np.concatenate((found, positions)), np.concatenate((sums, scores))
+        order = np.lexsort((positions, -scores))[:k]
+        return positions[order], scores[order]
+
+    @property
+    def _compiled_search(self) -> CompiledSearch | None:
+        if self.size < COMPILED_FROM:
+            return None
+        known = self._compiled
+        if not known:
+            search = CompiledSearch.of(self.bm25, self.average_length, self._segments)
+            if search is None:  # not yet: the next search asks again
+                return None
+            known.append(search)
+        return known[0]
+
+    @cached_property
+    def _compiled(self) -> list[CompiledSearch]:
+        return []
 
     @cached_property
     def _posting_search(self) -> PostingSearch:

@@ -305,6 +305,20 @@ def test_compacting_to_nothing_gives_an_empty_index():
     assert [position for position, _ in ranked(index.append(["a"]), "a")] == [0]
 
 
+def test_passages_numbered_elsewhere_make_the_same_index(small_thresholds):
+    rng = np.random.default_rng(12)
+    texts = random_texts(rng, 90)
+    index = SparseIndex.empty(SIMPLE, LUCENE)
+    numbers = index.number_terms([f"w{number}" for number in range(60)])
+    passages = [[numbers[int(word[1:])] for word in text.split()] for text in texts]
+    lengths = np.array(list(map(len, passages)))
+    flat = np.array([number for passage in passages for number in passage], np.int32)
+    assert_same(index.append_numbered(lengths, flat), index_of(texts), rng)
+    for wrong_lengths, wrong_numbers in ((lengths, flat[1:]), (np.array([1]), [60]), (np.array([1]), [-1])):
+        with pytest.raises(InvalidInputError):
+            index.append_numbered(wrong_lengths, np.array(wrong_numbers, np.int32))
+
+
 @pytest.mark.parametrize("keep", [[True, True, True], [True, False]])
 def test_compacting_with_a_wrong_mask_is_refused(keep):
     with pytest.raises(InvalidInputError):
