@@ -17,8 +17,8 @@ MERGE_FACTOR: Final = 4
 A corpus of n passages then has at most log5(n / 512) segments, and a posting is rewritten five times for each.
 """
 
-INLINE_POSTINGS: Final = 300_000
-"""Up to here a write merges before it returns, in about 10 ms; larger merges run in a thread."""
+INLINE_POSTINGS: Final = 100_000
+"""Up to here a write merges before it returns, in 2 to 3 ms; larger merges run in a thread."""
 
 
 class MergeInBackground:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from rag_plugin.types import BoolArray, IntArray
+
+# Postings that a merge handles at a time, about half a millisecond each: a merge beside searches must not hold the interpreter
+# for longer, and some of NumPy's functions hold it until they are done.
+_STEP: Final = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +149,7 @@ def merged(segments: Sequence[Segment], live: BoolArray) -> Segment:
     segments = [_without_removed(segment, live) for segment in segments]
     if len(segments) == 1:
         return segments[0]
-    terms = np.unique(np.concatenate([segment.terms for segment in segments]))
+    terms = _distinct(np.concatenate([segment.terms for segment in segments]))
     places = [np.searchsorted(terms, segment.terms) for segment in segments]
     counts = np.zeros(len(terms), np.int64)
     for segment, place in zip(segments, places, strict=True):
@@ -158,11 +163,13 @@ def merged(segments: Sequence[Segment], live: BoolArray) -> Segment:
     cursor = starts[:-1].copy()
     for segment, place in zip(segments, places, strict=True):
         widths = np.diff(segment.starts)
-        target = np.repeat(cursor[place] - segment.starts[:-1], widths)
-        target += np.arange(segment.posting_count)
-        positions[target] = segment.positions
-        frequencies[target] = segment.frequencies
-        lengths[target] = segment.lengths
+        moved_by = cursor[place] - segment.starts[:-1]
+        for group, step in _steps(segment.starts):
+            target = np.repeat(moved_by[group], widths[group])
+            target += np.arange(step.start, step.stop)
+            positions[target] = segment.positions[step]
+            frequencies[target] = segment.frequencies[step]
+            lengths[target] = segment.lengths[step]
         cursor[place] += widths
     return Segment(
         first=segments[0].first,
@@ -182,22 +189,62 @@ def _without_removed(segment: Segment, live: BoolArray) -> Segment:
     stays = live[segment.first : segment.first + segment.count]
     if stays.all():
         return segment
-    kept = live[segment.positions]
-    widths = np.diff(np.concatenate(([0], np.cumsum(kept)))[segment.starts])
+    counts, postings = [np.empty(0, np.int64)], []
+    for group, step in _steps(segment.starts):
+        kept = live[segment.positions[step]]
+        until = np.concatenate(([0], np.cumsum(kept)))
+        counts.append(np.diff(until[segment.starts[group.start : group.stop + 1] - step.start]))
+        postings.append(
+            [array[step][kept] for array in (segment.positions, segment.frequencies, segment.lengths)]
+        )
+    widths = np.concatenate(counts)
     passage_widths = np.diff(segment.passage_starts)
-    kept_forward = np.repeat(stays, passage_widths)
+    listed = []
+    for group, step in _steps(segment.passage_starts):
+        kept = np.repeat(stays[group], passage_widths[group])
+        listed.append([array[step][kept] for array in (segment.passage_terms, segment.passage_frequencies)])
+    positions, frequencies, lengths = _joined(
+        postings, segment.positions, segment.frequencies, segment.lengths
+    )
+    passage_terms, passage_frequencies = _joined(listed, segment.passage_terms, segment.passage_frequencies)
     return Segment(
         first=segment.first,
         count=segment.count,
         terms=segment.terms[widths > 0],
         starts=_starts(widths[widths > 0]),
-        positions=segment.positions[kept],
-        frequencies=segment.frequencies[kept],
-        lengths=segment.lengths[kept],
+        positions=positions,
+        frequencies=frequencies,
+        lengths=lengths,
         passage_starts=_starts(np.where(stays, passage_widths, 0)),
-        passage_terms=segment.passage_terms[kept_forward],
-        passage_frequencies=segment.passage_frequencies[kept_forward],
+        passage_terms=passage_terms,
+        passage_frequencies=passage_frequencies,
     )
+
+
+def _steps(starts: IntArray) -> Iterator[tuple[slice, slice]]:
+    """Groups of about `_STEP` items: which lists, and where their items lie. No list is divided."""
+    group, count = 0, len(starts) - 1
+    while group < count:
+        begin = int(starts[group])
+        following = max(group + 1, int(np.searchsorted(starts, begin + _STEP, side="right")) - 1)
+        yield slice(group, following), slice(begin, int(starts[following]))
+        # Whoever waits for the interpreter gets it now, instead of asking for it after 5 ms.
+        time.sleep(0)
+        group = following
+
+
+def _joined(parts: list[list[NDArray[Any]]], *like: NDArray[Any]) -> list[NDArray[Any]]:
+    """Arrays that came in parts, each of the type of its original, also if there were no parts."""
+    return [
+        np.concatenate([original[:0], *(part[number] for part in parts)])
+        for number, original in enumerate(like)
+    ]
+
+
+def _distinct(terms: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Ascending, each once; `np.unique` hashes, which takes longer."""
+    ordered = np.sort(terms)
+    return ordered[np.flatnonzero(np.diff(ordered, prepend=np.int32(-1)))]
 
 
 def renumbered(segment: Segment, keep: BoolArray) -> Segment:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sparse_samples import LUCENE, SIMPLE, assert_same, index_of, random_texts, ranked
 
 from rag_plugin.errors import InvalidInputError
-from rag_plugin.store import sparse_index, sparse_merge, sparse_tail
+from rag_plugin.store import sparse_index, sparse_merge, sparse_segment, sparse_tail
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.sparse_index import SparseIndex
@@ -22,6 +22,7 @@ def small_thresholds(monkeypatch):
     """Tails and inline merges so small that a few passages pass every boundary."""
     monkeypatch.setattr(sparse_tail, "TAIL_PASSAGES", 4)
     monkeypatch.setattr(sparse_index, "_CHUNK", 7)
+    monkeypatch.setattr(sparse_segment, "_STEP", 5)
 
 
 @pytest.fixture
