@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 BLOCK: Final = 8192
 """Positions scored at a time: 64 KB of sums, a multiple of `_RUN`."""
 
-COMPILED_FROM: Final = 32_768
-"""Positions from which compiled code is worth its loading; NumPy needs 0.2 ms for as many."""
+COMPILED_FROM: Final = BLOCK
+"""Positions from which compiled code is worth the second that loading numba takes in the background."""
 
 # Positions looked at together for one that beats the k-th best: what fills a few vector registers.
 _RUN: Final = 64
@@ -100,7 +100,7 @@ def add_best(
             run = sums[offset : offset + _RUN]
             above = 0
             for place in range(_RUN):  # without a branch, so that it becomes vector instructions
-                above += np.int64(run[place] > worst)
+                above += int(run[place] > worst)
             if above:
                 for place in range(_RUN):
                     score = run[place]

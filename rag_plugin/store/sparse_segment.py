@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from rag_plugin.types import BoolArray, IntArray
 
-# Postings that a merge handles at a time, about half a millisecond each: a merge beside searches must not hold the interpreter
-# for longer, and some of NumPy's functions hold it until they are done.
+# Postings that a merge handles at a time, in about half a millisecond: a merge beside searches must not hold the
+# interpreter for longer, and some of NumPy's functions hold it until they are done.
 _STEP: Final = 1 << 16
 
 
