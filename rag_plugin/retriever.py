@@ -36,7 +36,7 @@ from rag_plugin.store.hybrid_search import (
 )
 from rag_plugin.store.hybrid_store import HybridStore
 from rag_plugin.store.queries import check_model
-from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, Learned, learned
+from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, learned
 from rag_plugin.store.view import View
 from rag_plugin.transforms.searching import Search, searched, texts_to_embed
 from rag_plugin.types import FloatArray, Mode
@@ -311,16 +311,9 @@ class HybridRetriever(BaseRetriever):
     ) -> list[QueryExplanation]:
         """Search for all queries as of one moment; each one's trace tells its share of the time."""
         with self._store.view() as view:
-            known = self.learned_in(view)
-            setting, view = known.setting, known.setting.scored(view)
+            setting = self.setting_in(view)
+            view = setting.scored(view)
             queries = [self.query_in(view, *one) for one in prepared]
-            if known.adapter is not None:
-                queries = [
-                    query
-                    if query.vector is None
-                    else replace(query, vector=known.adapter.moved(query.vector))
-                    for query in queries
-                ]
             selection, k = view.select(self._filters), setting.candidates
             searches = [LegSearch(query, k, k, selection.mask) for query in queries]
             gathered = gather(view, searches, effort=self._effort)
@@ -349,22 +342,20 @@ class HybridRetriever(BaseRetriever):
             )
         return answers
 
-    def learned_in(self, view: View) -> Learned:
+    def setting_in(self, view: View) -> FusionSetting:
         """How this retriever searches a view: as its arguments say, or as tuning left it in the store.
 
         Arguments that were given win: ``fusion``, ``weights``, ``feedback=False``, another ``candidates``.
         """
         own = FusionSetting(self._fusion, self._weights, self._feedback, self._candidates)
         model = None if self._embed_model is None else embedding_id(self._embed_model)
-        found = learned(view, model) if self._takes_tuning else None
-        if found is None:
-            return Learned(own)
-        tuned, candidates = found.setting, self._candidates
+        tuned = learned(view, model) if self._takes_tuning else None
+        if tuned is None:
+            return own
+        candidates = self._candidates
         if candidates == DEFAULT_CANDIDATES:
             candidates = max(tuned.candidates, self._similarity_top_k)
-        return Learned(
-            replace(tuned, feedback=tuned.feedback and self._feedback, candidates=candidates), found.adapter
-        )
+        return replace(tuned, feedback=tuned.feedback and self._feedback, candidates=candidates)
 
     def query_in(self, view: View, expanded: ExpandedQuery, vectors: list[FloatArray]) -> Query:
         """All variants as one query, of the legs this retriever searches."""

@@ -38,6 +38,11 @@ def similarity_from_distance(distance: DoubleArray) -> DoubleArray:
     return 1.0 / (1.0 + distance)
 
 
+def distance_from_similarity(similarity: DoubleArray) -> DoubleArray:
+    """The distance that :func:`similarity_from_distance` made a similarity of."""
+    return 1.0 / similarity - 1.0
+
+
 @dataclass(frozen=True)
 class DenseIndex:
     """Immutable view of the stored vectors.

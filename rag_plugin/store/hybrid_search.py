@@ -15,10 +15,10 @@ import numpy as np
 from rag_plugin.fusion import EQUAL_WEIGHTS, auto, fuse
 from rag_plugin.fusion.scale import query_scale
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
-from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.dense_index import DenseIndex, distance_from_similarity
 from rag_plugin.store.sparse_view import QueryTerms
 from rag_plugin.store.view import View
-from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray
+from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
 
 
 @dataclass(frozen=True)
@@ -184,38 +184,40 @@ def _auto(
     positions, sparse, metric = candidates.positions, view.legs.sparse, dense.metric
     if len(positions) == 0:
         return Fused(np.zeros(0))
-    vectors = dense.matrix(positions)
     sample = view.legs.corpus_sample()
+    if metric == "cosine":
+        # Stored rows have length 1, so beside a query of length 1 their product is the cosine.
+        vector, metric = dense.mixture([vector], [1.0]), "dot"
     scale = query_scale(sample.scale, auto.similarities(vector, sample.vectors, metric), view.legs.live_count)
     share = (2 * weights[0] / sum(weights), 2 * weights[1] / sum(weights))
+    evidence, own = sparse.lexical_evidence(positions), sparse.own(terms)
+    term_weights = evidence.query_weights(own.term_ids, own.counts)
     first = auto.auto_scores(
-        auto.similarities(vector, vectors, metric),
-        sparse.lexical_scores(terms, positions),
+        _spread_evenly(candidates.dense, metric),
+        evidence.scores(own.term_ids, term_weights),
         scale,
-        query_weight=float(sparse.query_weights(terms).sum()),
+        query_weight=float(term_weights.sum()),
     )
     result = first
     if feedback and auto.feedback_share(first) > 0.0:
+        vectors = dense.matrix(positions)
         best, believed = auto.feedback_weights(first.score)
-        moved = auto.rocchio(vector, vectors[best], believed, metric)
-        read = sparse.passage_weights(positions[best])
-        term_ids, term_weights = auto.expansion_terms(
-            read.starts, read.term_ids.astype(np.int64), read.values, believed, _held_mass(view, terms)
+        moved = auto.rocchio(vector, vectors[best], believed, dense.metric)
+        expanded, counts = auto.expansion_terms(
+            *evidence.weights_in(best), believed, float(own.counts[evidence.idf(own.term_ids) > 0].sum())
         )
-        names = sparse.term_names(term_ids)
-        expansion = sparse.lexical_scores(
-            sparse.query_of(dict(zip(names, term_weights.tolist(), strict=True))), positions
-        )
+        expansion = evidence.scores(expanded, evidence.query_weights(expanded, counts))
         result = auto.auto_with_feedback(first, auto.similarities(moved, vectors, metric), expansion, scale)
     # Feedback speaks for both legs, so it fades with the one that is wanted less.
     parts = (share[0] * result.dense, share[1] * result.sparse, min(share) * result.feedback)
     return Fused(parts[0] + parts[1] + parts[2], *parts)
 
 
-def _held_mass(view: View, terms: QueryTerms) -> float:
-    """How many of the query's words some live passage holds: one that only deleted passages held is unknown."""
-    own = view.legs.sparse.document_frequency(terms.term_ids) > 0
-    return float(terms.counts[own].sum())
+def _spread_evenly(similarity: DoubleArray, metric: Metric) -> DoubleArray:
+    """Similarities of the dense leg as ``auto`` reads them: negated distances, not squeezed into 0…1."""
+    if metric == "l2":
+        return -(distance_from_similarity(similarity) ** 2)
+    return -distance_from_similarity(similarity) if metric == "l1" else similarity
 
 
 def weighted_terms(

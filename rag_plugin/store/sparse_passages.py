@@ -63,6 +63,10 @@ class PassageLists:
             widths[rows] = ends - begins
         starts = np.zeros(len(positions) + 1, np.int64)
         np.cumsum(widths, out=starts[1:])
+        if len(parts) == 1 and len(parts[0][1]) == len(positions):
+            source, _, begins, ends = parts[0]
+            entries, _ = _entries(begins, ends)
+            return PassageTerms(starts, source.terms[entries], source.frequencies[entries].astype(np.float64))
         term_ids = np.empty(starts[-1], np.int32)
         values = np.empty(starts[-1], np.float64)
         for source, rows, begins, ends in parts:

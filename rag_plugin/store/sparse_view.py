@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import compress, repeat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from rag_plugin.store.bm25 import Bm25, average_okapi_idf
+from rag_plugin.store.bm25 import average_okapi_idf
+from rag_plugin.store.sparse_evidence import LexicalEvidence
 from rag_plugin.store.sparse_kernel import COMPILED_FROM, CompiledSearch
 from rag_plugin.store.sparse_passages import PassageLists, PassageTerms
 from rag_plugin.store.sparse_postings import PostingSearch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_plugin.store.analyzer import Analyzer
+    from rag_plugin.store.bm25 import Bm25
     from rag_plugin.store.growing_array import GrowingArray
     from rag_plugin.store.sparse_lexicon import Lexicon
     from rag_plugin.store.sparse_merge import MergeInBackground
@@ -34,10 +36,6 @@ if TYPE_CHECKING:
 # Up to here the positions that a filter leaves are scored one by one, through their own terms; above, the
 # postings are filtered.
 _FEW_ALLOWED: Final = 1000
-
-# The fusion form of BM25 is the same under every ranking variant, so that what was fitted on it stays true.
-_FUSION: Final = Bm25("lucene", k1=1.5, b=0.75)
-_FUSION_IDF: Final = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +124,7 @@ class SparseView:
             lexicon=lexicon,
         )
 
-    def _own(self, query: QueryTerms | str) -> QueryTerms:
+    def own(self, query: QueryTerms | str) -> QueryTerms:
         """The query by this index's numbers, also if an older or a compacted view analysed it."""
         if isinstance(query, str):
             query = self.query(query)
@@ -161,7 +159,7 @@ class SparseView:
         Returns:
             (m,) positions and (m,) scores, m ≤ k, by score, equal scores by position.
         """
-        query = self._held(self._own(query))
+        query = self._held(self.own(query))
         weights = self._weights(query)
         if not weights.size or k <= 0:
             return np.empty(0, np.int64), np.empty(0, np.float64)
@@ -270,7 +268,7 @@ class SparseView:
         Returns:
             (m,) scores.
         """
-        query = self._own(query)
+        query = self.own(query)
         frequencies = self._frequencies(query.term_ids, positions)
         scores = self._scored(frequencies, self._weights(query), positions)
         return np.where(frequencies.any(axis=0), scores, 0.0)
@@ -328,61 +326,20 @@ class SparseView:
         with self._shared.pool.scratch(0, self.term_count) as scratch:
             return self._lists.frequencies(term_ids, np.asarray(positions, np.int64), scratch.marks)
 
-    def passage_weights(self, positions: IntArray) -> PassageTerms:
-        """The fusion weight W(t, d) of each term of live passages: idf·tf/(tf + K), as `lexical_scores` sums it.
+    def lexical_evidence(self, positions: IntArray) -> LexicalEvidence:
+        """What fusion reads of live passages, their terms read once.
 
         Args:
             positions: (m,) in any order.
         """
-        starts, term_ids, frequencies = self.passage_terms(positions)
-        lengths = np.repeat(self._lengths.items[positions].astype(np.float64), np.diff(starts))
-        weights = self._fusion_saturation(frequencies, lengths)
-        weights *= self._fusion_idf(term_ids)
-        return PassageTerms(starts, term_ids, weights)
-
-    def weighted_scores(self, term_ids: IntArray, weights: DoubleArray, positions: IntArray) -> DoubleArray:
-        """Σ_t weight(t) · W(t, d) with the W of `passage_weights`: a query of real-valued term weights.
-
-        Args:
-            term_ids: (q,) distinct term numbers.
-            weights: (q,) of any sign.
-            positions: (m,) live positions in any order.
-
-        Returns:
-            (m,) scores, 0 for passages that hold none of the terms.
-        """
-        frequencies = self._frequencies(term_ids, positions)
-        lengths = np.broadcast_to(self._lengths.items[positions].astype(np.float64), frequencies.shape).copy()
-        return _summed(weights * self._fusion_idf(term_ids), self._fusion_saturation(frequencies, lengths))
-
-    def lexical_scores(self, query: QueryTerms | str, positions: IntArray) -> DoubleArray:
-        """What the terms of a query say about live passages, on a scale that fusion can use as it is.
-
-        B' = Σ_t qtf·(idf/5)^½·idf·tf/(tf + K), with idf and K of the `lucene` variant at k1 = 1.5, b = 0.75,
-        whatever the ranking variant. It is not normalised: weak lexical evidence stays small beside the dense
-        leg's.
-
-        Args:
-            query: A text, or what `query` made of it.
-            positions: (m,) in any order.
-
-        Returns:
-            (m,) scores.
-        """
-        query = self._own(query)
-        return self.weighted_scores(query.term_ids, self.query_weights(query), positions)
-
-    def query_weights(self, query: QueryTerms) -> DoubleArray:
-        """(q,) The weights that make `weighted_scores` equal `lexical_scores`: qtf·(idf/5)^½."""
-        query = self._own(query)
-        return query.counts * np.sqrt(self._fusion_idf(query.term_ids) / _FUSION_IDF)
-
-    def _fusion_idf(self, term_ids: NDArray[Any]) -> DoubleArray:
-        return _FUSION.idf(self.document_frequency(term_ids), self.live_count)
-
-    def _fusion_saturation(self, frequencies: DoubleArray, lengths: DoubleArray) -> DoubleArray:
-        # Without live passages there is nothing to weigh; any mean length will do.
-        return _FUSION.saturation(frequencies, lengths, self.average_length or 1.0)
+        return LexicalEvidence(
+            read=self.passage_terms(positions),
+            document_frequency=self._document_frequency,
+            live_count=self.live_count,
+            lengths=self.lengths(positions),
+            average_length=self.average_length,
+            _pool=self._shared.pool,
+        )
 
 
 def _summed(weights: DoubleArray, values: DoubleArray) -> DoubleArray:

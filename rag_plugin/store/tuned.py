@@ -1,4 +1,4 @@
-"""What tuning taught a store: a fusion setting, maybe a query adapter, and what both were learned from.
+"""What tuning taught a store: a fusion setting, and what it was learned from.
 
 It lies in the store's settings, so that it travels with backups and every reader finds it. It is used only
 where it belongs: another embedding model, analyzer, metric or dimension makes it void.
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from rag_plugin.errors import InvalidInputError, StoreFormatError
 from rag_plugin.fusion import EQUAL_WEIGHTS, Fusion, parse_fusion, parse_weights
 from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.query_adapter import QueryAdapter
 from rag_plugin.store.view import View
 
 if TYPE_CHECKING:
@@ -141,29 +140,12 @@ class Belonging:
         }
 
 
-@dataclass(frozen=True)
-class Learned:
-    """How a retriever searches.
-
-    Attributes:
-        setting: How candidates are found and fused.
-        adapter: What query vectors are moved by; None leaves them as they are.
-    """
-
-    setting: FusionSetting
-    adapter: QueryAdapter | None = None
-
-    def to_json(self, belonging: Belonging) -> dict[str, Any]:
-        """What to remember in the store under :data:`SETTING`."""
-        return {
-            "version": VERSION,
-            "belongs_to": belonging.to_json(),
-            "setting": self.setting.to_json(),
-            "adapter": None if self.adapter is None else self.adapter.to_json(),
-        }
+def to_remember(setting: FusionSetting, belonging: Belonging) -> dict[str, Any]:
+    """What to keep in the store under :data:`SETTING`."""
+    return {"version": VERSION, "belongs_to": belonging.to_json(), "setting": setting.to_json()}
 
 
-def learned(view: View, embedding: str | None) -> Learned | None:
+def learned(view: View, embedding: str | None) -> FusionSetting | None:
     """What tuning left in the store, if it belongs to this view and this embedding model.
 
     Args:
@@ -186,9 +168,6 @@ def learned(view: View, embedding: str | None) -> Learned | None:
         here = Belonging.of(view, learned_from["embedding"] if embedding is None else embedding)
         if here.to_json() != learned_from:
             return None
-        adapter = None if found["adapter"] is None else QueryAdapter.from_json(found["adapter"])
-        if adapter is not None and adapter.dimension != here.dimension:
-            raise InvalidInputError(f"the adapter has {adapter.dimension} dimensions, not {here.dimension}")
-        return Learned(FusionSetting.from_json(found["setting"]), adapter)
+        return FusionSetting.from_json(found["setting"])
     except (KeyError, TypeError, InvalidInputError) as error:
         raise StoreFormatError(f"The store's tuning is damaged ({error}). Tune the store again.") from error

@@ -62,7 +62,7 @@ def _terms(
     if look.query.terms is None:
         return ()
     sparse = view.legs.sparse
-    weights = sparse.passage_weights(read)
+    weights = sparse.lexical_evidence(read).weights_in(np.arange(len(read)))
     numbers, counts = expansion_terms(
         weights.starts,
         weights.term_ids.astype(np.int64),

@@ -74,8 +74,9 @@ def first_look(view: View, query: Query, mask: BoolArray | None) -> FirstLook:
     lexical = np.zeros(len(positions))
     weight = 0.0
     if query.terms is not None:
-        lexical = sparse.lexical_scores(query.terms, positions)
-        weight = float(sparse.query_weights(query.terms).sum())
+        evidence, terms = sparse.lexical_evidence(positions), sparse.own(query.terms)
+        weights = evidence.query_weights(terms.term_ids, terms.counts)
+        lexical, weight = evidence.scores(terms.term_ids, weights), float(weights.sum())
     if query.vector is None or dense is None:
         return FirstLook(query, positions, lexical, lexical_strength(lexical))
     sample = view.legs.corpus_sample()

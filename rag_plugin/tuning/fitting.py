@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,19 +11,15 @@ import numpy as np
 from rag_plugin.errors import InvalidInputError, StoreReadOnlyError
 from rag_plugin.evaluation.measures import Measure
 from rag_plugin.evaluation.significance import paired_randomisation_test
-from rag_plugin.store.tuned import SETTING, Belonging, Learned
-from rag_plugin.tuning.adaptation import PULLS, Lesson, moved
-from rag_plugin.tuning.gathering import Corpus, find, values
-from rag_plugin.tuning.grid import Family, Trial, alone, with_adapter, without_adapter
+from rag_plugin.store.tuned import SETTING, Belonging, FusionSetting, to_remember
+from rag_plugin.tuning.gathering import Corpus, Rankings, find, rankings
+from rag_plugin.tuning.grid import alone, families
 from rag_plugin.tuning.report import TuningReport
 from rag_plugin.tuning.selection import cross_validated, dealt
 
 if TYPE_CHECKING:
     from rag_plugin.evaluation.measures import Qrels
     from rag_plugin.retriever import HybridRetriever
-    from rag_plugin.store.hybrid_search import Query
-    from rag_plugin.store.view import View
-    from rag_plugin.types import DoubleArray
 
 
 def tune(
@@ -43,10 +40,6 @@ def tune(
     anything changed: then the setting that all queries choose is kept in the store, where every
     ``HybridRetriever`` with ``fusion="auto"`` and no ``weights`` finds it. One test is made, on queries that
     had no part in choosing, so the number of settings looked at needs no further correction.
-
-    For cosine stores that includes a query adapter, a linear correction of query vectors. It could learn the
-    labelled passages by heart, so settings are chosen by what they are worth when it has learned nothing of a
-    query's own passages, and none is kept that loses there.
 
     Args:
         retriever: A hybrid one with ``fusion="auto"`` and no ``weights``; its filters and query transform
@@ -78,114 +71,139 @@ def tune(
     """
     wanted = Measure.parse(measure) if isinstance(measure, str) else measure
     store = retriever.store
-    _check_labels(queries, qrels, folds, alpha)
+    check_labels(queries, qrels, folds, alpha)
     if save and store.read_only:
         raise StoreReadOnlyError(
             f"{store!r} is open read-only, so nothing learned can be kept in it. Open it for writing, or "
             "pass save=False."
         )
+    ranked = rank(retriever, queries, wanted)
+    report = choose(ranked, [qrels[query_id] for query_id in queries], folds=folds, seed=seed, alpha=alpha)
+    if not (report.changed and save):
+        return report
+    store.client.remember(SETTING, to_remember(report.best, ranked.belonging))
+    return replace(report, saved=True)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What every setting returns for every query; labels have no part in it.
+
+    Attributes:
+        measure: What the rankings are deep enough for.
+        settings: The present one, then all that are tried.
+        by_query: For each query.
+        numbers: Documents' numbers by the id that qrels know them by.
+        belonging: What a choice among these settings belongs to.
+    """
+
+    measure: Measure
+    settings: tuple[FusionSetting, ...]
+    by_query: tuple[Rankings, ...]
+    numbers: Mapping[str, int]
+    belonging: Belonging
+
+
+def rank(retriever: HybridRetriever, queries: Mapping[str, str], measure: Measure) -> Ranked:
+    """Search for every query as every setting would.
+
+    Args:
+        retriever: As `tune` takes it.
+        queries: Text by query id.
+        measure: Its cutoff is how deep the rankings are.
+
+    Raises:
+        InvalidInputError: The store holds no vectors, or the retriever's fusion was fixed by hand.
+    """
     if not retriever.takes_tuning:
         raise InvalidInputError(
             "tune() fits what a retriever with mode='hybrid', fusion='auto' and no weights does; this one has "
             "one leg alone, or its fusion was fixed by hand."
         )
-    prepared = {query_id: retriever.prepared(text) for query_id, text in queries.items()}
-    with store.view() as view:
-        present = retriever.learned_in(view)
-        corpus = _corpus(view, retriever, qrels)
-        asked = [retriever.query_in(view, *prepared[query_id]) for query_id in queries]
+    prepared = [retriever.prepared(text) for text in queries.values()]
+    with retriever.store.view() as view:
+        present = retriever.setting_in(view)
+        dense = view.legs.dense
+        if dense is None:
+            raise InvalidInputError(
+                "the store holds no vectors; tune() fits a dense and a sparse leg together"
+            )
+        corpus = Corpus.of(view, dense, view.select(retriever.filters).mask)
+        asked = [retriever.query_in(view, *each) for each in prepared]
         belonging = Belonging.of(view, retriever.embedding_id)
     # The read transaction has ended; what is computed from here on reads the legs, which never change.
-    judged = [qrels[query_id] for query_id in queries]
-    deals = dealt(len(queries), folds=folds, seed=seed)
-    own_bm25 = corpus.view.legs.sparse.bm25
-    as_now = [moved(query, present.adapter) for query in asked]
-    stages: list[tuple[tuple[Family, ...], float | None, list[Query], list[Query]]] = [
-        ((alone(present.setting),), None, as_now, as_now),
-        (without_adapter(own_bm25), None, asked, asked),
-    ]
-    lesson = Lesson.of(corpus, asked, judged, seed)
-    if lesson is not None:
-        for pull in PULLS:
-            like_these = lesson.cross_fitted(asked, deals[0], pull, apart=False)
-            like_others = lesson.cross_fitted(asked, deals[0], pull, apart=True)
-            stages.append((with_adapter(), pull, like_these, like_others))
-    trials = tuple(Trial(one, pull) for tried, pull, *_ in stages for each in tried for one in each.settings)
-    alike, apart = [], []
-    for tried, _, given, given_apart in stages:
-        alike.append(_worth(corpus, given, judged, tried, wanted))
-        same = given is given_apart
-        apart.append(alike[-1] if same else _worth(corpus, given_apart, judged, tried, wanted))
-    worth, worth_apart = np.concatenate(alike), np.concatenate(apart)
-    # Chosen by what also helps queries about passages that no label speaks of; tested on queries like these.
-    choice = cross_validated(worth, deals, worth_apart)
-    test = paired_randomisation_test(choice.held_out, worth[0], seed=seed)
-    harmless = float(np.mean(choice.held_out_strictly - worth[0])) >= 0.0
-    best = trials[choice.best]
-    changed = choice.best != 0 and test.difference > 0.0 and test.p_value < alpha and harmless
-    if changed and save:
-        adapter = None
-        if lesson is not None and best.pull is not None:
-            adapter = lesson.adapter(np.ones(len(queries), bool), best.pull)
-        store.client.remember(SETTING, Learned(best.setting, adapter).to_json(belonging))
-    return TuningReport(
-        measure=wanted,
-        queries=len(queries),
-        tried=len(trials),
-        present=trials[0],
-        best=best,
-        by_fold=tuple(trials[index] for index in choice.by_fold.tolist()),
-        present_value=float(worth[0].mean()),
-        held_out_value=float(choice.held_out.mean()),
-        apart_value=float(choice.held_out_strictly.mean()),
-        fitted_value=float(worth[choice.best].mean()),
-        test=test,
-        alpha=alpha,
-        changed=changed,
-        saved=changed and save,
-    )
-
-
-def _worth(
-    corpus: Corpus,
-    asked: Sequence[Query],
-    judged: Sequence[Mapping[str, int]],
-    tried: Sequence[Family],
-    measure: Measure,
-) -> DoubleArray:
-    """`(settings, queries)` What each setting of the families is worth on each query."""
+    tried = (alone(present), *families(view.legs.sparse.bm25))
     ways = list(dict.fromkeys(family.setting.bm25 for family in tried))
     depth = max(family.setting.candidates for family in tried)
-    return np.stack(
-        [
-            values(corpus, find(corpus, query, ways, depth, judgements), tried, measure)
-            for query, judgements in zip(asked, judged, strict=True)
-        ],
-        axis=1,
+    found = (find(corpus, query, ways, depth) for query in asked)
+    return Ranked(
+        measure,
+        tuple(setting for family in tried for setting in family.settings),
+        tuple(rankings(corpus, each, tried, measure.cutoff) for each in found),
+        corpus.numbers,
+        belonging,
     )
 
 
-def _corpus(view: View, retriever: HybridRetriever, qrels: Qrels) -> Corpus:
-    """What the retriever searches, with every relevant passage of the labels in it.
+def choose(
+    ranked: Ranked,
+    judged: Sequence[Mapping[str, int]],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    alpha: float = 0.01,
+) -> TuningReport:
+    """The setting that labels speak for, if they do; nothing is saved.
+
+    Args:
+        ranked: What there is to choose from.
+        judged: Relevance by passage id, for each of its queries.
+        folds: As in `tune`.
+        seed: As in `tune`.
+        alpha: As in `tune`.
 
     Raises:
-        InvalidInputError: The store holds no vectors, or lacks a relevant passage: then the labels are those
-            of another corpus, and what cannot be found teaches nothing.
+        InvalidInputError: A relevant passage is not in the store: then the labels are those of another corpus,
+            and what cannot be found teaches nothing.
     """
-    dense = view.legs.dense
-    if dense is None:
-        raise InvalidInputError("the store holds no vectors; tune() fits a dense and a sparse leg together")
-    corpus = Corpus.of(view, dense, view.select(retriever.filters).mask)
-    wanted = sorted({passage for judged in qrels.values() for passage, rel in judged.items() if rel > 0})
-    if unknown := [passage for passage in wanted if passage not in corpus.numbers]:
+    wanted = sorted({passage for each in judged for passage, relevance in each.items() if relevance > 0})
+    if unknown := [passage for passage in wanted if passage not in ranked.numbers]:
         raise InvalidInputError(
             f"{_some('passage', unknown)} relevant in the qrels and missing from the store; expected the "
             "ref_doc_id of its nodes, or the id of a node that has none"
         )
-    return corpus
+    worth = np.stack(
+        [
+            each.worth(
+                {ranked.numbers[one]: relevance for one, relevance in own.items() if one in ranked.numbers},
+                np.array(list(own.values()), np.int64),
+                ranked.measure,
+            )
+            for each, own in zip(ranked.by_query, judged, strict=True)
+        ],
+        axis=1,
+    )
+    choice = cross_validated(worth, dealt(len(judged), folds=folds, seed=seed))
+    test = paired_randomisation_test(choice.held_out, worth[0], seed=seed)
+    return TuningReport(
+        measure=ranked.measure,
+        queries=len(judged),
+        tried=len(ranked.settings),
+        present=ranked.settings[0],
+        best=ranked.settings[choice.best],
+        by_fold=tuple(ranked.settings[index] for index in choice.by_fold.tolist()),
+        present_value=float(worth[0].mean()),
+        held_out_value=float(choice.held_out.mean()),
+        fitted_value=float(worth[choice.best].mean()),
+        test=test,
+        alpha=alpha,
+        changed=choice.best != 0 and test.difference > 0.0 and test.p_value < alpha,
+        saved=False,
+    )
 
 
-def _check_labels(queries: Mapping[str, str], qrels: Qrels, folds: int, alpha: float) -> None:
+def check_labels(queries: Mapping[str, str], qrels: Qrels, folds: int, alpha: float) -> None:
+    """Refuse labels and arguments that `tune` can make nothing of."""
     if not queries:
         raise InvalidInputError("no queries were given; expected {query_id: text}")
     if blank := [query_id for query_id, text in queries.items() if not text.strip()]:

@@ -2,7 +2,8 @@
 
 The legs are searched once per query (the sparse one once per k1 and b). Everything a grid of settings needs
 after that is arithmetic on a few hundred candidates; every rule is a weighted sum of a dense and a sparse
-part, so all weights share one fusion.
+part, so all weights share one fusion. What comes out are rankings: labels play no part in them, so any labels
+can be held against them at no cost.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from rag_plugin.store.hybrid_search import Candidates, Query, fuse_candidates
 from rag_plugin.store.tuned import FusionSetting
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rag_plugin.evaluation.measures import Measure
     from rag_plugin.store.bm25 import Bm25
     from rag_plugin.store.dense_index import DenseIndex
@@ -75,8 +78,6 @@ class Found:
         sparse: Their BM25, by way of scoring.
         sparse_lists: The sparse leg's lists, likewise.
         documents: Numbers that tell the nodes' documents apart.
-        relevance: What their documents were judged; 0 where nobody judged.
-        judged: `(j,)` every judgement of the query.
     """
 
     query: Query
@@ -86,8 +87,6 @@ class Found:
     sparse: Mapping[Bm25 | None, DoubleArray]
     sparse_lists: Mapping[Bm25 | None, IntArray]
     documents: IntArray
-    relevance: IntArray
-    judged: IntArray
 
     @cached_property
     def one_node_each(self) -> bool:
@@ -108,9 +107,7 @@ class Found:
         )
 
 
-def find(
-    corpus: Corpus, query: Query, ways: Sequence[Bm25 | None], depth: int, judgements: Mapping[str, int]
-) -> Found:
+def find(corpus: Corpus, query: Query, ways: Sequence[Bm25 | None], depth: int) -> Found:
     """Search both legs for one query, `depth` nodes deep.
 
     Args:
@@ -118,15 +115,12 @@ def find(
         query: With a vector and terms.
         ways: How to score the sparse leg.
         depth: The most candidates any setting asks for.
-        judgements: Relevance by passage id.
     """
     dense, vector, terms = corpus.dense, *_both(query)
     seen = {way: FusionSetting(bm25=way).scored(corpus.view).legs.sparse for way in ways}
     from_dense, _ = dense.search(vector, depth, corpus.mask)
     from_sparse = {way: sparse.search(terms, depth, corpus.mask)[0] for way, sparse in seen.items()}
     positions = np.unique(np.concatenate([from_dense, *from_sparse.values()]))
-    relevance = {corpus.numbers[one]: rel for one, rel in judgements.items() if one in corpus.numbers}
-    documents = corpus.documents[positions]
     return Found(
         query,
         positions,
@@ -134,9 +128,7 @@ def find(
         np.searchsorted(positions, from_dense),
         {way: sparse.scores(terms, positions) for way, sparse in seen.items()},
         {way: np.searchsorted(positions, listed) for way, listed in from_sparse.items()},
-        documents,
-        np.array([max(relevance.get(one, 0), 0) for one in documents.tolist()], np.int64),
-        np.array(list(judgements.values()), np.int64),
+        corpus.documents[positions],
     )
 
 
@@ -146,17 +138,45 @@ def _both(query: Query) -> tuple[FloatArray, QueryTerms]:
     return query.vector, query.terms
 
 
-def values(corpus: Corpus, found: Found, tried: Sequence[Family], measure: Measure) -> DoubleArray:
-    """What every setting is worth on one query, `(settings,)`, in the order of the families' settings.
+@dataclass(frozen=True)
+class Rankings:
+    """What every setting returns for one query; most settings agree with some other.
+
+    Attributes:
+        documents: `(r, depth)` int32, distinct rankings of document numbers, best first, -1 behind the last.
+        of_setting: `(settings,)` which of them is each setting's.
+    """
+
+    documents: NDArray[np.int32]
+    of_setting: IntArray
+
+    def worth(self, relevance: Mapping[int, int], judged: IntArray, measure: Measure) -> DoubleArray:
+        """`(settings,)` the measure of each setting's ranking.
+
+        Args:
+            relevance: Of the judged documents that exist, by number.
+            judged: `(j,)` every judgement of the query.
+            measure: Its cutoff is the depth, or less.
+        """
+        gains = np.zeros(self.documents.shape, np.int64)
+        for document, one in relevance.items():
+            gains[self.documents == document] = max(one, 0)
+        distinct, of_ranking = np.unique(gains, axis=0, return_inverse=True)
+        values = np.array([measure.value(ranked, judged) for ranked in distinct])
+        return values[of_ranking.ravel()[self.of_setting]]
+
+
+def rankings(corpus: Corpus, found: Found, tried: Sequence[Family], depth: int | None) -> Rankings:
+    """What every setting returns for one query, in the order of the families' settings.
 
     Args:
         corpus: Where it was found.
         found: The query.
         tried: The families.
-        measure: Of the ranking of documents, each at its best node's rank.
+        depth: How many documents, each at its best node's rank; None for all.
     """
-    worth: list[float] = []
-    known: dict[bytes, float] = {}
+    depth = len(found.positions) if depth is None else depth
+    listed: list[NDArray[np.int32]] = []
     parts: dict[FusionSetting, tuple[IntArray, DoubleArray, DoubleArray, DoubleArray]] = {}
     for family in tried:
         setting = family.setting
@@ -170,12 +190,9 @@ def values(corpus: Corpus, found: Found, tried: Sequence[Family], measure: Measu
             scores += 2.0 * np.minimum(shares, 1.0 - shares) * feedback
         # Members ascend by position, so a stable sort breaks ties as retrieval does.
         orders = np.argsort(-scores, axis=1, kind="stable")
-        for ranked in _ranked_relevance(found, members[orders], measure.cutoff):
-            kept = ranked.tobytes()
-            if kept not in known:
-                known[kept] = measure.value(ranked, found.judged)
-            worth.append(known[kept])
-    return np.array(worth)
+        listed.append(_ranked_documents(found, members[orders], depth))
+    distinct, of_setting = np.unique(np.concatenate(listed), axis=0, return_inverse=True)
+    return Rankings(distinct, of_setting.ravel())
 
 
 def _without_weights(setting: FusionSetting) -> FusionSetting:
@@ -201,14 +218,18 @@ def _parts(
     return members, alone[0], alone[1], nothing
 
 
-def _ranked_relevance(found: Found, orders: IntArray, cutoff: int | None) -> list[IntArray]:
-    """The relevance of documents, best first, each counted once, at its best node's rank; by ordering."""
+def _ranked_documents(found: Found, orders: IntArray, depth: int) -> NDArray[np.int32]:
+    """`(orders, depth)` documents, best first, each once, at its best node's rank."""
+    ranked = np.full((len(orders), depth), -1, np.int32)
     if found.one_node_each:
-        return list(found.relevance[orders[:, :cutoff]])
-    ranked = []
-    for order in orders:
-        _, first = np.unique(found.documents[order], return_index=True)
-        ranked.append(found.relevance[order[np.sort(first)][:cutoff]])
+        kept = found.documents[orders[:, :depth]]
+        ranked[:, : kept.shape[1]] = kept
+        return ranked
+    for row, order in zip(ranked, orders, strict=True):
+        documents = found.documents[order]
+        _, first = np.unique(documents, return_index=True)
+        best = documents[np.sort(first)][:depth]
+        row[: len(best)] = best
     return ranked
 
 

@@ -43,35 +43,14 @@ class Family:
         )
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One thing to try: a setting, and whether query vectors are moved.
-
-    Attributes:
-        setting: How candidates are found and fused.
-        pull: How hard the query adapter was held at none; None without a new adapter.
-    """
-
-    setting: FusionSetting
-    pull: float | None = None
-
-    def __str__(self) -> str:
-        """On one line, for reports."""
-        return (
-            str(self.setting)
-            if self.pull is None
-            else f"{self.setting}, queries adapted (pull {self.pull:g})"
-        )
-
-
 def alone(setting: FusionSetting) -> Family:
     """A family of one."""
     dense, sparse = setting.weights
     return Family(setting, (dense / (dense + sparse),))
 
 
-def without_adapter(own_bm25: Bm25) -> tuple[Family, ...]:
-    """All rules, on queries as they are.
+def families(own_bm25: Bm25) -> tuple[Family, ...]:
+    """All that is tried.
 
     Args:
         own_bm25: How the store was opened; k1 and b vary within this variant.
@@ -84,10 +63,4 @@ def without_adapter(own_bm25: Bm25) -> tuple[Family, ...]:
         for feedback, candidates in product((True, False), CANDIDATES)
     ]
     rules: list[Fusion] = [rule for rule in FUSIONS if rule != "auto"]
-    found += [Family(FusionSetting(rule, bm25=bm25)) for rule, bm25 in product(rules, ways)]
-    return tuple(found)
-
-
-def with_adapter() -> tuple[Family, ...]:
-    """On queries that an adapter moved: the default rule, weighed anew."""
-    return tuple(Family(FusionSetting("auto", feedback=feedback)) for feedback in (True, False))
+    return (*found, *(Family(FusionSetting(rule, bm25=bm25)) for rule, bm25 in product(rules, ways)))

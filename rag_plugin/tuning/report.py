@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rag_plugin.evaluation.measures import Measure
     from rag_plugin.evaluation.significance import PairedTest
-    from rag_plugin.tuning.grid import Trial
+    from rag_plugin.store.tuned import FusionSetting
 
 # The choices most folds agree on; the rest is luck of the deal.
 _SHOWN: Final = 5
@@ -29,8 +29,6 @@ class TuningReport:
         by_fold: What the other folds chose for each.
         present_value: Mean of the measure under `present`.
         held_out_value: Mean under what the other folds chose: the honest estimate.
-        apart_value: The same where a query adapter learned nothing of a query's own passages: what is left for
-            queries about passages that no label speaks of.
         fitted_value: Mean under `best` on the queries that chose it: too good to be true.
         test: Held-out values against the present setting's, paired.
         alpha: The largest p-value that counts.
@@ -41,12 +39,11 @@ class TuningReport:
     measure: Measure
     queries: int
     tried: int
-    present: Trial
-    best: Trial
-    by_fold: tuple[Trial, ...]
+    present: FusionSetting
+    best: FusionSetting
+    by_fold: tuple[FusionSetting, ...]
     present_value: float
     held_out_value: float
-    apart_value: float
     fitted_value: float
     test: PairedTest
     alpha: float
@@ -62,8 +59,6 @@ class TuningReport:
             return f"changed to {self.best} ({gain}); {kept}."
         if set(self.by_fold) == {self.present}:
             return "no change: no setting gains more than its standard error."
-        if self.apart_value < self.present_value:
-            return f"no change: queries about unlabelled passages would lose by it ({gain} on the others)."
         return f"no change: the gain on held-out queries is no more than luck ({gain})."
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +72,6 @@ class TuningReport:
             "by_fold": [str(trial) for trial in self.by_fold],
             "present_value": self.present_value,
             "held_out_value": self.held_out_value,
-            "apart_value": self.apart_value,
             "fitted_value": self.fitted_value,
             "difference": self.test.difference,
             "standard_error": self.test.standard_error,
@@ -97,7 +91,6 @@ class TuningReport:
             ),
             ("present", f"{self.present_value:.4f}  {self.present}"),
             ("held out", f"{self.held_out_value:.4f}  what the other folds chose"),
-            ("apart", f"{self.apart_value:.4f}  the same, for queries about unlabelled passages"),
             ("fitted", f"{self.fitted_value:.4f}  {self.best}"),
         ]
         rows += [(f"{count} of {len(self.by_fold)} folds", f"        {setting}") for setting, count in folds]

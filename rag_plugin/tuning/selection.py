@@ -34,13 +34,11 @@ class Choice:
         by_fold: `(deals · folds,)` the setting that the other folds chose for each.
         held_out: `(queries,)` the value of each query under the settings that the other folds chose, its mean
             over the deals: an estimate of what choosing is worth that no query had a hand in for itself.
-        held_out_strictly: `(queries,)` the same of the values that were chosen by.
     """
 
     best: int
     by_fold: IntArray
     held_out: DoubleArray
-    held_out_strictly: DoubleArray
 
 
 def cautious_best(values: DoubleArray) -> int:
@@ -69,22 +67,15 @@ def dealt(queries: int, *, folds: int, seed: int) -> IntArray:
     return deals
 
 
-def cross_validated(values: DoubleArray, deals: IntArray, chosen_by: DoubleArray | None = None) -> Choice:
+def cross_validated(values: DoubleArray, deals: IntArray) -> Choice:
     """Choose on all queries, and on all but each fold to see what choosing is worth.
 
     Args:
-        values: `(settings, queries)`, what a choice is worth to queries like these.
+        values: `(settings, queries)`.
         deals: `(deals, queries)`, from `dealt`.
-        chosen_by: `(settings, queries)`, what to choose by, where that is something stricter; None for `values`.
     """
-    strict = values if chosen_by is None else chosen_by
     folds = range(int(deals.max()) + 1)
-    chosen = np.array([[cautious_best(strict[:, deal != fold]) for fold in folds] for deal in deals])
+    chosen = np.array([[cautious_best(values[:, deal != fold]) for fold in folds] for deal in deals])
     columns = np.arange(values.shape[1])
-    picked = [by_fold[deal] for by_fold, deal in zip(chosen, deals, strict=True)]
-    return Choice(
-        cautious_best(strict),
-        chosen.ravel(),
-        np.mean([values[settings, columns] for settings in picked], axis=0),
-        np.mean([strict[settings, columns] for settings in picked], axis=0),
-    )
+    held_out = [values[by_fold[deal], columns] for by_fold, deal in zip(chosen, deals, strict=True)]
+    return Choice(cautious_best(values), chosen.ravel(), np.mean(held_out, axis=0))

@@ -212,17 +212,17 @@ def test_fusion_scores_follow_their_formula_under_every_variant():
     for variant in ("lucene", "okapi", "l", "plus"):
         index = SparseIndex.empty(SIMPLE, Bm25.named(variant)).append(texts)
         everything = np.arange(len(texts))
-        np.testing.assert_allclose(index.lexical_scores(query, everything), expected, rtol=1e-12)
-        starts, term_ids, weights = index.passage_weights(everything)
-        analysed = index.query(query)
+        evidence, analysed = index.lexical_evidence(everything), index.query(query)
+        weights = evidence.query_weights(analysed.term_ids, analysed.counts)
+        np.testing.assert_allclose(evidence.scores(analysed.term_ids, weights), expected, rtol=1e-12)
+        weighed = dict(zip(analysed.term_ids.tolist(), weights, strict=True))
+        backwards = everything[::-1]
+        starts, term_ids, values = evidence.weights_in(backwards)
         by_hand = [
             sum(
-                weight
-                * dict(zip(analysed.term_ids.tolist(), index.query_weights(analysed), strict=True)).get(
-                    term, 0.0
-                )
-                for term, weight in zip(term_ids[begin:end].tolist(), weights[begin:end], strict=True)
+                value * weighed.get(term, 0.0)
+                for term, value in zip(term_ids[begin:end].tolist(), values[begin:end], strict=True)
             )
             for begin, end in itertools.pairwise(starts)
         ]
-        np.testing.assert_allclose(by_hand, expected, rtol=1e-12)
+        np.testing.assert_allclose(by_hand, expected[backwards], rtol=1e-12)

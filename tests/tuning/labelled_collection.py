@@ -45,13 +45,12 @@ class Labelled:
         return store
 
 
-def labelled(seed: int = 0, *, distortion: float = 0.0, noise: float = 0.18) -> Labelled:
+def labelled(seed: int = 0, *, noise: float = 0.18) -> Labelled:
     """Each query lies near one passage and takes its words from another.
 
     Args:
         seed: Of everything.
-        distortion: How far a linear map, the same for all, carries queries away from their passages.
-        noise: Standard deviation of what sets each query apart from its passage besides.
+        noise: Standard deviation of what sets each query apart from its passage.
     """
     generator = np.random.default_rng(seed)
     vectors = generator.normal(size=(PASSAGES, DIMENSION)) + 1.0
@@ -62,12 +61,11 @@ def labelled(seed: int = 0, *, distortion: float = 0.0, noise: float = 0.18) -> 
         TextNode(id_=f"p{number}", text=text, embedding=vector.tolist())
         for number, (text, vector) in enumerate(zip(texts, vectors, strict=True))
     ]
-    carried = np.eye(DIMENSION) + distortion * generator.normal(size=(DIMENSION, DIMENSION)) / DIMENSION**0.5
     queries, qrels, known = {}, {}, {}
     for number, target in enumerate(generator.permutation(PASSAGES)[:QUERIES].tolist()):
         decoy = texts[int(generator.integers(PASSAGES))].split()
         text = f"{' '.join(generator.choice(decoy, 3, replace=False))} query{number}"
-        vector = vectors[target] @ carried + noise * generator.normal(size=DIMENSION)
+        vector = vectors[target] + noise * generator.normal(size=DIMENSION)
         queries[f"q{number}"], qrels[f"q{number}"] = text, {f"p{target}": 1}
         known[text] = (vector / np.linalg.norm(vector)).tolist()
     return Labelled(nodes, queries, qrels, KnownVectors(vectors=known, model_name="known"))
