@@ -82,7 +82,7 @@ class LexicalEvidence:
         holders = np.searchsorted(self.read.starts, hits, side="right") - 1
         worth = (weights * self.idf(term_ids))[marked[hits] - 1] * self._saturation(hits, holders)
         # Added term by term in the order of their numbers: passages alike score alike, alone or among others.
-        return np.bincount(holders, weights=worth, minlength=count)
+        return np.bincount(holders, weights=worth, minlength=count).astype(np.float64, copy=False)
 
     def weights_in(self, chosen: IntArray) -> PassageTerms:
         """``W(t, d)`` of each term of some of the passages.
