@@ -184,6 +184,18 @@ class TestFeedback:
         second = auto_with_feedback(first, np.arange(10.0), np.arange(10.0), scale)
         assert second.score.tolist() == first.score.tolist()
 
+    def test_orders_anew_below_the_first_and_leaves_that_where_it_is(self):
+        scale = DenseScale(0.0, 1.0, 300, of_query=True)
+        first = auto_scores(np.array([2.0, 1.9, 1.8, 0.0]), np.array([6.0, 6.0, 6.0, 0.0]), scale)
+        second = auto_with_feedback(
+            first, np.array([2.0, 2.1, 3.0, 0.0]), np.array([0.0, 1.0, 3.0, 0.0]), scale
+        )
+        assert np.argsort(-second.score).tolist() == [0, 2, 1, 3]
+        assert second.score[0] == pytest.approx(second.score[2])
+        listened_to = auto_with_feedback(first, np.array([9.0, 2.1, 3.0, 0.0]), np.zeros(4), scale)
+        untouched = first.sparse + math.log1p(300) * 0.5 * np.array([9.0, 2.1, 3.0, 0.0])
+        assert listened_to.score == pytest.approx(untouched)
+
     def test_the_parts_add_up_to_the_score(self):
         rng = np.random.default_rng(5)
         scale = DenseScale(0.1, 0.5, 300, of_query=True)
@@ -261,6 +273,8 @@ def test_scores_are_finite_and_the_same_twice(arrays, std, query_weight):
         first = auto_scores(similarity, np.abs(lexical), scale, query_weight)
         second = auto_with_feedback(first, moved, np.abs(expansion), scale)
         assert np.isfinite(second.score).all()
+        if len(similarity):
+            assert second.score.argmax() == first.score.argmax()
         assert LEAST_TRUST <= first.trust <= 1
         assert (
             second.score.tolist() == auto_with_feedback(first, moved, np.abs(expansion), scale).score.tolist()
