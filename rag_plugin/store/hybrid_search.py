@@ -203,8 +203,13 @@ def _auto(
         vectors = dense.matrix(positions)
         best, believed = auto.feedback_weights(first.score)
         moved = auto.rocchio(vector, vectors[best], believed, dense.metric)
+        read, known = evidence.weights_in(best), evidence.idf(own.term_ids) > 0
         expanded, counts = auto.expansion_terms(
-            *evidence.weights_in(best), believed, float(own.counts[evidence.idf(own.term_ids) > 0].sum())
+            read.starts,
+            read.term_ids.astype(np.int64),
+            read.values,
+            believed,
+            float(own.counts[known].sum()),
         )
         expansion = evidence.scores(expanded, evidence.query_weights(expanded, counts))
         result = auto.auto_with_feedback(first, auto.similarities(moved, vectors, metric), expansion, scale)
