@@ -190,7 +190,7 @@ class SparseView:
             k: How many at most for each.
             masks: For each query the positions that may be found, None for all; None for no masks at all.
         """
-        analysed = [self._own(query) for query in queries]
+        analysed = [self.own(query) for query in queries]
         chosen = [None] * len(analysed) if masks is None else masks
         if len(analysed) < 2 or self._compiled_search is None:
             # NumPy lets go of the interpreter for too short a time to gain from threads.
