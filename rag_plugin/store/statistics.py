@@ -6,8 +6,20 @@ from typing import Any
 
 from rag_plugin.store import backups
 from rag_plugin.store.change_log import live_count, read_settings
+from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.engine import Engine
 from rag_plugin.store.rows import ref_doc_ids
+
+
+def _dense_index(engine: Engine, dense: DenseIndex | None) -> dict[str, Any]:
+    """The kind asked for, the kind that searches now, and how far its codes reach."""
+    codes = None if dense is None else dense.codes
+    return {
+        "kind": engine.dense_kind,
+        "in_use": "flat" if codes is None else codes.kind,
+        "encoded": 0 if codes is None else codes.count,
+        "trained_at": 0 if codes is None else codes.trained_at,
+    }
 
 
 def stats_of(engine: Engine) -> dict[str, Any]:
@@ -21,6 +33,7 @@ def stats_of(engine: Engine) -> dict[str, Any]:
             "terms": view.legs.sparse.term_count,
             "dimension": settings.get("dimension"),
             "metric": engine.metric,
+            "dense": _dense_index(engine, view.legs.dense),
             "analyzer": engine.analyzer.name,
             "bm25": engine.bm25.variant,
             "embedding": settings.get("embedding"),
