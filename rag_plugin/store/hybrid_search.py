@@ -94,19 +94,25 @@ def search_legs(
     """Search both legs for many queries; those that want equally many of the same positions go together."""
     nothing = (np.empty(0, np.int64), np.empty(0))
     from_dense, from_sparse = [nothing] * len(searches), [nothing] * len(searches)
-    together: dict[tuple[int, int], list[tuple[int, FloatArray]]] = {}
+    by_vector: dict[tuple[int, int], list[tuple[int, FloatArray]]] = {}
+    by_words: dict[int, list[tuple[int, QueryTerms]]] = {}
     for number, search in enumerate(searches):
         if search.query.vector is not None:
-            alike = together.setdefault((search.dense_k, id(search.mask)), [])
+            alike = by_vector.setdefault((search.dense_k, id(search.mask)), [])
             alike.append((number, search.query.vector))
         if search.query.terms is not None:
-            from_sparse[number] = view.legs.sparse.search(search.query.terms, search.sparse_k, search.mask)
+            by_words.setdefault(search.sparse_k, []).append((number, search.query.terms))
     if view.legs.dense is not None:
-        for (k, _), asked in together.items():
+        for (k, _), asked in by_vector.items():
             mask = searches[asked[0][0]].mask
             found = view.legs.dense.search_many([vector for _, vector in asked], k, mask, effort)
             for (number, _), hits in zip(asked, found, strict=True):
                 from_dense[number] = hits
+    for k, wanted in by_words.items():
+        masks = [searches[number].mask for number, _ in wanted]
+        found = view.legs.sparse.search_many([terms for _, terms in wanted], k, masks)
+        for (number, _), hits in zip(wanted, found, strict=True):
+            from_sparse[number] = hits
     return [LegHits(*hits) for hits in zip(from_dense, from_sparse, strict=True)]
 
 
