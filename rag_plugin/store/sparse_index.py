@@ -187,7 +187,7 @@ class SparseIndex(SparseView):
             total_length=self.total_length - int(self._lengths.items[positions].sum(dtype=np.int64)),
             _segments=self._shared.background.taken_over(self._segments),
             _live=GrowingArray(live),
-            _removed=np.union1d(self._removed, positions),
+            _removed=np.sort(np.concatenate((self._removed, positions))),
             _document_frequency=document_frequency,
         )
 

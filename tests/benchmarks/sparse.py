@@ -86,11 +86,12 @@ def measured(corpus: TermCorpus, without: Sequence[str]) -> dict[str, Any]:
     engines: dict[str, dict[str, Any]] = report["engines"]
     with tempfile.TemporaryDirectory() as folder:
         engines.update(measured_ours(corpus, Path(folder) / "sparse.bin", without))
+    passages: list[list[int]] | None = None
     builders = {
-        "bm25s_numba": lambda: bm25s_index(corpus, compiled=True),
-        "bm25s_numpy": lambda: bm25s_index(corpus, compiled=False),
-        "tantivy": lambda: tantivy_index(corpus),
-        "rank_bm25": lambda: rank_bm25_index(corpus),
+        "bm25s_numba": lambda passages: bm25s_index(corpus, passages, compiled=True),
+        "bm25s_numpy": lambda passages: bm25s_index(corpus, passages, compiled=False),
+        "tantivy": lambda passages: tantivy_index(corpus, passages),
+        "rank_bm25": lambda passages: rank_bm25_index(corpus, passages),
     }
     for name, build in builders.items():
         if (
@@ -100,8 +101,10 @@ def measured(corpus: TermCorpus, without: Sequence[str]) -> dict[str, Any]:
         ):
             continue
         print(f"… {name}", file=sys.stderr, flush=True)
+        if passages is None:
+            passages = passage_lists(corpus)
         began = time.perf_counter()
-        peer = build()
+        peer = build(passages)
         built = time.perf_counter() - began
         engines[name] = {
             "build_s": round(built, 3),
@@ -237,13 +240,13 @@ def passage_lists(corpus: TermCorpus) -> list[list[int]]:
     return [numbers[end - length : end] for end, length in zip(ends, corpus.lengths.tolist(), strict=True)]
 
 
-def bm25s_index(corpus: TermCorpus, *, compiled: bool) -> Peer:
+def bm25s_index(corpus: TermCorpus, passages: list[list[int]], *, compiled: bool) -> Peer:
     """bm25s in its Lucene variant with our parameters."""
     import bm25s
 
     engine = bm25s.BM25(method="lucene", k1=1.5, b=0.75, backend="numba" if compiled else "numpy")
     vocabulary = {term: number for number, term in enumerate(corpus.terms)}
-    engine.index((passage_lists(corpus), vocabulary), show_progress=False)
+    engine.index((passages, vocabulary), show_progress=False)
     selection = "numba" if compiled else "numpy"
     known = set(corpus.terms)
     top = min(TOP, len(corpus.lengths))
@@ -259,14 +262,14 @@ def bm25s_index(corpus: TermCorpus, *, compiled: bool) -> Peer:
     return Peer(search, sum(engine.scores[name].nbytes for name in ("data", "indices", "indptr")) / 1e6)
 
 
-def tantivy_index(corpus: TermCorpus) -> Peer:
+def tantivy_index(corpus: TermCorpus, passages: list[list[int]]) -> Peer:
     """tantivy in memory, its text split at blanks alone."""
     import tantivy
 
     schema = tantivy.SchemaBuilder().add_text_field("body", stored=False, tokenizer_name="whitespace").build()
     engine = tantivy.Index(schema)
     writer = engine.writer(heap_size=256_000_000, num_threads=1)
-    for numbers in passage_lists(corpus):
+    for numbers in passages:
         writer.add_document(tantivy.Document(body=" ".join(f"t{number}" for number in numbers)))
     writer.commit()
     writer.wait_merging_threads()
@@ -288,13 +291,11 @@ def tantivy_index(corpus: TermCorpus) -> Peer:
     return Peer(search, float("nan"))
 
 
-def rank_bm25_index(corpus: TermCorpus) -> Peer:
+def rank_bm25_index(corpus: TermCorpus, passages: list[list[int]]) -> Peer:
     """rank_bm25's Okapi, which scores every passage for every query."""
     import rank_bm25
 
-    engine = rank_bm25.BM25Okapi(
-        [[corpus.terms[number] for number in numbers] for numbers in passage_lists(corpus)]
-    )
+    engine = rank_bm25.BM25Okapi([[corpus.terms[number] for number in numbers] for numbers in passages])
     return Peer(lambda terms: np.argpartition(-engine.get_scores(terms), TOP)[:TOP], float("nan"))
 
 
