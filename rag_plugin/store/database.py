@@ -303,12 +303,12 @@ class Database:
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def fold_wal(self) -> None:
-        """Fold a WAL that grew past its limit back into the database, unless a reader is in the way."""
+        """Fold a WAL that grew to its limit back into the database, unless a reader is in the way."""
         file = self.file
         if file is None or self._writer is None:
             return
         wal = file.with_name(FILE_NAME + "-wal")
-        if wal.exists() and wal.stat().st_size > _WAL_LIMIT_BYTES:
+        if wal.exists() and wal.stat().st_size >= _WAL_LIMIT_BYTES:
             try:
                 with self.write_lock, self.errors_named():
                     self._checkpoint()

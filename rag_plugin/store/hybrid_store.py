@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -197,6 +196,7 @@ class HybridStore(MovableStore):
         Raises:
             InvalidInputError: Not a text.
             StoreReadOnlyError: Opened read-only.
+            StoreWriteError: The disk refused; nothing was changed.
         """
         self._engine.write(drop_documents=checked_ids("ref_doc_id", [ref_doc_id]))
 
@@ -212,6 +212,7 @@ class HybridStore(MovableStore):
             InvalidInputError: Neither is given (:meth:`clear` removes everything), or ids that are none.
             FilterError: A filter makes no sense.
             StoreReadOnlyError: Opened read-only.
+            StoreWriteError: The disk refused; nothing was changed.
         """
         if node_ids is None and filters is None:
             raise InvalidInputError("delete_nodes() needs node_ids or filters; clear() removes every node.")
@@ -221,7 +222,12 @@ class HybridStore(MovableStore):
             self._engine.write(drop_nodes=checked_ids("node_ids", node_ids or []))
 
     def clear(self) -> None:
-        """Remove every node; the next one may have another dimension."""
+        """Remove every node; the next one may have another dimension.
+
+        Raises:
+            StoreReadOnlyError: Opened read-only.
+            StoreWriteError: The disk refused; nothing was changed.
+        """
         self._engine.clear()
 
     def update_metadata(self, node_ids: Sequence[str], changes: Mapping[str, Any]) -> WriteReport:
@@ -233,6 +239,8 @@ class HybridStore(MovableStore):
 
         Raises:
             InvalidInputError: An unknown node id, or a value JSON cannot carry; nothing was changed.
+            StoreReadOnlyError: Opened read-only.
+            StoreWriteError: The disk refused; nothing was changed.
         """
         if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
             raise InvalidInputError(
@@ -262,6 +270,7 @@ class HybridStore(MovableStore):
             InvalidInputError: The mode needs a vector or a text that is missing, or k is below 1.
             EmbeddingMismatchError: The query vector has another dimension.
             FilterError: A filter makes no sense.
+            StoreCorruptedError: What it had to read is damaged.
         """
         return self.query_many([query], **kwargs)[0]
 
@@ -276,16 +285,16 @@ class HybridStore(MovableStore):
                 view, queries, mmr_threshold=kwargs.get("mmr_threshold"), effort=SearchEffort.among(kwargs)
             )
 
-    async def aquery_many(
-        self, queries: Sequence[VectorStoreQuery], **kwargs: Any
-    ) -> list[VectorStoreQueryResult]:
-        """:meth:`query_many` without blocking the event loop."""
-        return await asyncio.to_thread(self.query_many, queries, **kwargs)
-
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Nodes by id and filter, with their embeddings, in the order they were added; None selects all."""
+        """Nodes by id and filter, with their embeddings, in the order they were added; None selects all.
+
+        Raises:
+            InvalidInputError: Ids that are none.
+            FilterError: A filter makes no sense.
+            StoreCorruptedError: A node or its vector is damaged.
+        """
         with self._engine.view() as view:
             selection = view.select(filters, node_ids=node_ids)
             positions = view.legs.alive if selection.mask is None else selection.mask
@@ -337,7 +346,13 @@ class HybridStore(MovableStore):
         return stats_of(self._engine)
 
     def compact(self) -> None:
-        """Drop tombstones, renew the snapshot and give unused disk pages back."""
+        """Drop tombstones, renew the snapshot and give unused disk pages back.
+
+        Raises:
+            StoreReadOnlyError: Opened read-only.
+            StoreCorruptedError: A record is damaged.
+            StoreWriteError: No room for the rewritten database or the snapshot; nothing is lost.
+        """
         self._engine.compact()
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ class MovableStore(AsyncTwins):
         """Write the whole store, as of one moment, to one file, also while it is in use.
 
         Raises:
+            StorePathError: ``path`` is a file of a store itself.
             StoreWriteError: The disk refused; an older backup of that name is untouched.
         """
         return backups.write(self._engine.database, Path(path))
@@ -42,6 +43,8 @@ class MovableStore(AsyncTwins):
 
         Raises:
             StorePathError: No such backup, or ``path`` holds a store already.
+            StoreFormatError: The file is no backup of a store.
+            StoreWriteError: The disk refused; no store was made.
         """
         backups.restore(Path(backup), Path(path))
         return cls(path, **arguments)
@@ -53,6 +56,7 @@ class MovableStore(AsyncTwins):
 
         Raises:
             InvalidInputError: A remote filesystem is asked for.
+            StoreWriteError: The disk refused; an older backup of that name is untouched.
         """
         if fs is not None and type(fs).__name__ != "LocalFileSystem":
             raise InvalidInputError(f"persist() writes to local disks only, not through {type(fs).__name__}.")
@@ -67,6 +71,7 @@ class MovableStore(AsyncTwins):
 
         Raises:
             StorePathError: Neither is there.
+            StoreFormatError: The file is no backup of a store.
         """
         folder = Path(persist_dir)
         if backups.is_store(folder):
@@ -79,6 +84,7 @@ class MovableStore(AsyncTwins):
 
         Raises:
             StorePathError: No such file.
+            StoreFormatError: It is no backup of a store.
         """
         store = cls()
         store._engine.take_over(Path(persist_path))

@@ -41,6 +41,7 @@ from rag_plugin.errors import (
     StoreReadOnlyError,
     UnsupportedQueryError,
 )
+from rag_plugin.store import records
 
 DIMENSION = 8
 WORDS = [
@@ -537,6 +538,42 @@ def test_async_twins_do_what_their_sisters_do_without_blocking_the_loop(store):
     assert found.ids == store.query(query("hybrid", k=3)).ids
     asyncio.run(store.aclear())
     assert store.count == 0
+
+
+def test_every_method_that_may_take_long_has_an_async_twin(store, tmp_path):
+    async def story():
+        report = await store.aupsert(nodes(3, document="d0"))
+        replaced = await store.areplace([node(9, document="d0")], ["d0"])
+        changed = await store.aupdate_metadata(["n9"], {"colour": "red"})
+        found = await store.aquery_many([query(), query("sparse", text="colour")])
+        checked = await store.acheck(deep=True)
+        await store.acompact()
+        return report, replaced, changed, found, checked, await store.abackup(tmp_path / "backup")
+
+    report, replaced, changed, found, checked, backup = asyncio.run(story())
+    assert report.added == ("n0", "n1", "n2")
+    assert (replaced.added, set(replaced.deleted)) == (("n9",), {"n0", "n1", "n2"})
+    assert changed.updated == ("n9",)
+    assert [result.ids for result in found] == [["n9"], ["n9"]]
+    assert checked.ok
+    with HybridStore.from_persist_path(str(backup)) as copy_of_it:
+        assert state_of(copy_of_it) == state_of(store)
+
+
+def test_a_bad_node_in_a_late_batch_changes_nothing(store, monkeypatch):
+    monkeypatch.setattr(records, "_BATCH_NODES", 4)
+    store.add(nodes(6))
+    before = state_of(store)
+    bad = node(19)
+    bad.__dict__["embedding"] = [float("nan")] * DIMENSION
+    with pytest.raises(InvalidInputError, match="vector of node 'n19'"):
+        store.add([*nodes(12, seed=1), bad])
+    assert state_of(store) == before
+    assert store.check(deep=True).ok
+    report = store.upsert([*nodes(12, seed=1), node(2, seed=2), node(2, seed=3)])
+    assert (len(report.updated), len(report.added), report.repeated) == (6, 6, ("n2",))
+    assert store.get_nodes(["n2"])[0].text == node(2, seed=3).text
+    assert store.check(deep=True).ok
 
 
 def test_a_store_on_disk_pickles_to_a_reader_and_one_in_memory_refuses(tmp_path):
