@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -147,10 +147,13 @@ class Engine:
             if self._legs.change == change:
                 return
             caught_up = self._source.caught_up(connection, self._legs, change)
-            if caught_up is None:
-                self._take(self._source.newest(connection, change))
-            else:
+            if caught_up is not None:
                 self._legs = caught_up
+            else:
+                with suppress(
+                    snapshots.SnapshotReplacedError
+                ):  # who asked finds the legs behind, and asks again
+                    self._take(self._source.newest(connection, change))
         self._upkeep.begin()
 
     def _open_legs(self, store_id: str) -> None:
@@ -164,8 +167,13 @@ class Engine:
             legs=lambda: self._legs,
             swap=self._swap_codes,
         )
-        with self.database.snapshot() as connection:
-            self._take(self._source.newest(connection, change_log.current_change(connection)))
+        while True:
+            with self.database.snapshot() as connection:
+                try:
+                    self._take(self._source.newest(connection, change_log.current_change(connection)))
+                    break
+                except snapshots.SnapshotReplacedError:
+                    continue
         self._upkeep.begin()
 
     def _swap_codes(self, dense: DenseIndex, codes: VectorCodes | None) -> None:

@@ -62,6 +62,7 @@ class LegSource:
 
         Raises:
             StoreCorruptedError: A record, a vector or the log is damaged, or rows went missing.
+            SnapshotReplacedError: Try again in a new transaction: the writer replaced the snapshot meanwhile.
         """
         legs = None
         if self.folder is not None and change > 0:

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,10 @@ _ROWS, _ALIVE, _IDS, _VECTORS, _SPARSE, _MANIFEST = (
 )
 # Blocks are hashed side by side (hashlib releases the GIL), so checking 1 GB keeps every core busy.
 _BLOCK_BYTES = 16 << 20
-_KEPT = 2
-"""The newest two stay: a reader may be about to open the one before."""
+
+
+class SnapshotReplacedError(StoreCorruptedError):
+    """The writer put a newer snapshot in the place of the one that was being loaded."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,9 @@ def load_newest(
         analyzer: For the sparse leg.
         bm25: For the sparse leg.
         token_of: Random name of a change, None of one the database does not know (any more).
+
+    Raises:
+        SnapshotReplacedError: There is a newer one now, of a change this transaction may not see.
     """
     for path in _snapshots(folder / _FOLDER):
         token = token_of(int(path.name))
@@ -152,6 +158,8 @@ def load_newest(
         try:
             return load(path, configuration, token, analyzer=analyzer, bm25=bm25)
         except StoreCorruptedError as error:
+            if not path.exists():
+                raise SnapshotReplacedError(f"Snapshot {path} was replaced while it was read.") from error
             logger.warning("Snapshot %s is ignored and will be rebuilt: %s", path, error)
     return None
 
@@ -259,5 +267,10 @@ def _snapshots(parent: Path) -> list[Path]:
 
 
 def _drop_old(parent: Path) -> None:
-    for path in _snapshots(parent)[_KEPT:]:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove all snapshots but the newest. One that a reader has open stays readable until it lets go."""
+    for path in _snapshots(parent)[1:]:
+        doomed = path.with_name(f".{path.name}.old.tmp")
+        # First out of sight, so that a reader finds a snapshot whole or not at all.
+        with suppress(OSError):  # a later one will remove it
+            path.rename(doomed)
+            shutil.rmtree(doomed)
