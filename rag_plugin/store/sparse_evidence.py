@@ -78,8 +78,9 @@ class LexicalEvidence:
             marks[term_ids] = np.arange(1, len(term_ids) + 1, dtype=np.int32)
             marked = marks[self.read.term_ids]
             marks[term_ids] = 0
-        hits = np.flatnonzero(marked)
-        holders = np.searchsorted(self.read.starts, hits, side="right") - 1
+        # Of booleans: NumPy finds those ten times as fast as numbers other than 0.
+        hits = np.flatnonzero(marked != 0)
+        holders = self._holders[hits]
         worth = (weights * self.idf(term_ids))[marked[hits] - 1] * self._saturation(hits, holders)
         # Added term by term in the order of their numbers: passages alike score alike, alone or among others.
         return np.bincount(holders, weights=worth, minlength=count).astype(np.float64, copy=False)
@@ -102,6 +103,11 @@ class LexicalEvidence:
         return _FORM.saturation(
             self.read.values[entries], self._float_lengths[holders], self.average_length or 1.0
         )
+
+    @cached_property
+    def _holders(self) -> IntArray:
+        """(entries,) the passage of each."""
+        return np.repeat(np.arange(len(self.lengths)), np.diff(self.read.starts))
 
     @cached_property
     def _float_lengths(self) -> DoubleArray:
