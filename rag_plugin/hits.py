@@ -11,6 +11,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import BaseNode, NodeWithScore
 
 from rag_plugin.store.hybrid_search import Candidates, Fused, Query
+from rag_plugin.types import LLMUsage
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,14 @@ class Trace:
         variants: Every text that was searched for, with kind and weight.
         seconds: Wall time by stage.
         degraded: Why there is less here than was asked for, or None.
+        usage: What language models were paid for the variants, or None where none was asked.
     """
 
     query: str
     variants: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     degraded: str | None = None
+    usage: LLMUsage | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,8 @@ class QueryExplanation:
         times = ", ".join(f"{stage} {seconds * 1000:.1f} ms" for stage, seconds in self.trace.seconds.items())
         lines = [f"{self.trace.query!r}: {len(self.hits)} hits ({times})"]
         lines += [f"  variant: {variant}" for variant in self.trace.variants[1:]]
+        if self.trace.usage:
+            lines.append(f"  language models: {self.trace.usage}")
         if self.trace.degraded:
             lines.append(f"  degraded: {self.trace.degraded}")
         for rank, hit in enumerate(self.hits, 1):

@@ -22,7 +22,7 @@ from rag_plugin.transforms.corpus import (
     CorpusTransform,
     embedded,
     looked,
-    original_vector,
+    remembering,
     store_of,
 )
 from rag_plugin.transforms.feedback import with_feedback
@@ -165,9 +165,10 @@ class FeedbackTransform(CorpusTransform):
         vectors = embedded(query, search, store)
         with store.view() as view:
             look = looked(view, query, vectors, search)
+            query = remembering(query, vectors)
             if self._gate == "auto" and not look.is_weak:
                 return query
-            return with_feedback(query, view, look, original_vector(query, vectors))
+            return with_feedback(query, view, look)
 
 
 class SpellingTransform(CorpusTransform):

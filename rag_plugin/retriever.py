@@ -125,7 +125,7 @@ class HybridRetriever(BaseRetriever):
         self._fusion = parse_fusion(fusion)
         self._weights: tuple[float, float] = (shares[0], shares[1])
         self._filters = filters
-        self._query_transform = transform
+        self._query_transform: Any = transform
         self._feedback = feedback
         self._takes_tuning = mode == "hybrid" and fusion == "auto" and weights is None
         self._diversity = diversity or 0.0
@@ -337,9 +337,8 @@ class HybridRetriever(BaseRetriever):
         ):
             hits = hits_of(query, candidates, fused, best.tolist(), found, expanded.degraded)
             variants = tuple(f"{v.text} ({v.kind}, weight {v.weight:.2f})" for v in expanded.variants)
-            answers.append(
-                QueryExplanation(hits, Trace(expanded.query_str, variants, dict(share), expanded.degraded))
-            )
+            trace = Trace(expanded.query_str, variants, dict(share), expanded.degraded, expanded.usage)
+            answers.append(QueryExplanation(hits, trace))
         return answers
 
     def setting_in(self, view: View) -> FusionSetting:

@@ -115,6 +115,26 @@ def hostile_server(behave: Callable[[Handler], None]) -> Iterator[HostileServer]
             thread.join()
 
 
+@contextmanager
+def llm_at(url: str, **options: Any) -> Iterator[Any]:
+    """An OpenAI-like LLM that asks the server; retries and the like are left to whoever uses it."""
+    from llama_index.llms.openai_like import OpenAILike
+
+    llm = OpenAILike(
+        model="m", api_base=url, api_key="none", is_chat_model=True, max_retries=0, timeout=30.0, **options
+    )
+    try:
+        yield llm
+    finally:
+        llm._get_client().close()
+
+
+def function_call(name: str, arguments: str) -> dict[str, Any]:
+    """A message that calls a function."""
+    call = {"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"content": None, "tool_calls": [call]}
+
+
 class ScriptedLLM(CustomLLM):
     """A model in this process that says what it is told to; like any `CustomLLM`, its async methods block."""
 

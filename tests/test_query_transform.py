@@ -154,8 +154,14 @@ async def test_a_query_of_no_words_is_refused(make: Any, bad: Any) -> None:
         {"max_retries": 1.5},
         {"breaker_cooldown_s": None},
         {"max_concurrency": 0},
-        {"cache_entries": -1},
-        {"cache_ttl_s": -1.0},
+        {"cache": "redis://127.0.0.1"},
+        {"cache": 1_000},
+        {"prices": 0.15},
+        {"prices": (0.15, -1)},
+        {"prices": (0.15, float("nan"))},
+        {"gate": "sometimes"},
+        {"store": "manual"},
+        {"filters": {"tenant": "a"}},
         {"breaker_failures": 0},
         {"max_chars": 0},
         {"llm": "gpt"},
@@ -354,9 +360,9 @@ def test_a_failure_is_not_kept() -> None:
     assert texts(transform.run(QUERY)) == [QUERY, "coronary care"]
 
 
-def test_a_cache_of_no_entries_asks_each_time() -> None:
+def test_without_a_cache_the_model_is_asked_each_time() -> None:
     llm = ScriptedLLM()
-    transform = QueryExpansionTransform(llm, cache_entries=0)
+    transform = QueryExpansionTransform(llm, cache=False)
     transform.run(QUERY)
     transform.run(QUERY)
     assert len(llm.asked) == 2

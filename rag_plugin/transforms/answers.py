@@ -2,50 +2,65 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
-import time
-from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
+
+from rag_plugin.caches.memory import MemoryCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from rag_plugin.caches.byte_cache import ByteCache
+
+# A few thousand answers; an app that wants more brings a cache of its own.
+_OWN_BYTES: Final = 4 << 20
+# Answers do not go stale by themselves, but prompts and models behind a name do.
+_OWN_TTL_S: Final = 3_600.0
+# Goes up when the same bytes come to mean something else.
+_FORMAT: Final = "rag_plugin answer 1"
+
+
+def own_cache() -> MemoryCache:
+    """The cache of a transform that was given none: 4 MiB in this process, an hour."""
+    return MemoryCache(_OWN_BYTES, ttl_s=_OWN_TTL_S)
 
 
 class AnswerCache:
-    """A bounded mapping from questions to parsed answers, in this process; the least recently used go first.
+    """Parsed answers by question, in any cache of bytes.
 
     Args:
-        max_entries: How many answers are kept at most; 0 keeps none.
-        ttl_s: How long an answer is good; None means for ever.
-        clock: Seconds that only grow.
+        cache: Where they are kept; None keeps none.
     """
 
-    def __init__(
-        self, *, max_entries: int, ttl_s: float | None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._max_entries = max_entries
-        self._ttl_s = ttl_s
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[Hashable, tuple[float, tuple[str, ...]]] = OrderedDict()
+    def __init__(self, cache: ByteCache | None) -> None:
+        self._cache = cache
 
-    def get(self, key: Hashable) -> tuple[str, ...] | None:
-        """Return the texts kept under the key, or None when there are none that are still good."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            kept_at, texts = entry
-            if self._ttl_s is not None and self._clock() - kept_at >= self._ttl_s:
-                del self._entries[key]
-                return None
-            self._entries.move_to_end(key)
-            return texts
+    @staticmethod
+    def key(*question: Any) -> bytes:
+        """A digest of all that an answer depends on: values that JSON can carry, in their order."""
+        return hashlib.sha256(json.dumps([_FORMAT, *question]).encode()).digest()
 
-    def put(self, key: Hashable, texts: tuple[str, ...]) -> None:
-        """Keep the texts under the key."""
-        with self._lock:
-            self._entries[key] = (self._clock(), texts)
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
+    def get(self, key: bytes) -> tuple[str, ...] | None:
+        """Return the texts kept under the key, or None when there are none, or none that can be read."""
+        found = None if self._cache is None else self._cache.get_many([key]).get(key)
+        if found is None:
+            return None
+        try:
+            texts = json.loads(found)
+        except ValueError:
+            return None
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            return None
+        return tuple(texts)
+
+    def put(self, key: bytes, texts: tuple[str, ...]) -> None:
+        """Keep the texts under the key; nobody waits for a file or a server to do so."""
+        if self._cache is None:
+            return
+        entry = {key: json.dumps(texts).encode()}
+        if isinstance(self._cache, MemoryCache):
+            self._cache.set_many(entry)
+        else:
+            threading.Thread(
+                target=self._cache.set_many, args=(entry,), name="rag-plugin-answers", daemon=True
+            ).start()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.llms import LLM
@@ -15,10 +17,16 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.settings import Settings
 from llama_index_instrumentation import get_dispatcher
 
+from rag_plugin.caches.byte_cache import ByteCache
 from rag_plugin.errors import DeadlineExceededError, InvalidInputError, ModelError
-from rag_plugin.transforms.answers import AnswerCache
+from rag_plugin.store.hybrid_store import HybridStore
+from rag_plugin.transforms.answers import AnswerCache, own_cache
 from rag_plugin.transforms.calling import CircuitBreaker, GuardedCaller, with_retries
+from rag_plugin.transforms.corpus import embedded, looked, own_search, remembering
+from rag_plugin.transforms.first_look import parse_gate
+from rag_plugin.transforms.metering import Meter
 from rag_plugin.transforms.parsing import clean_text
+from rag_plugin.transforms.searching import Search
 from rag_plugin.transforms.variants import (
     BOTH_LEGS,
     MAX_ORIGINAL_WEIGHT,
@@ -30,12 +38,16 @@ from rag_plugin.transforms.variants import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable
 
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.prompts.mixin import PromptDictType
     from llama_index.core.schema import QueryType
+    from llama_index.core.vector_stores.types import MetadataFilters
 
     from rag_plugin.transforms.calling import Deadline
+
+T = TypeVar("T")
 
 logger = logging.getLogger("rag_plugin.query_transform")
 dispatcher = get_dispatcher(__name__)
@@ -50,14 +62,12 @@ class Limits:
     max_concurrency: int
     max_query_chars: int
     max_chars: int
-    cache_entries: int
-    cache_ttl_s: float | None
     breaker_failures: int
     breaker_cooldown_s: float
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name in ("timeout_s", "cache_ttl_s", "breaker_cooldown_s"):
+        for name in ("timeout_s", "breaker_cooldown_s"):
             seconds = getattr(self, name)
             if seconds is None and name != "breaker_cooldown_s":
                 continue
@@ -65,7 +75,6 @@ class Limits:
                 raise InvalidInputError(f"{name} must be a number of seconds, 0 or more; found {seconds!r}.")
         for name, least in (
             ("max_retries", 0),
-            ("cache_entries", 0),
             ("max_concurrency", 1),
             ("max_query_chars", 1),
             ("max_chars", 1),
@@ -88,6 +97,7 @@ class Question:
     arguments: dict[str, Any]
     prompt: BasePromptTemplate
     llm: LLM
+    meter: Meter
 
     @property
     def text(self) -> str:
@@ -122,10 +132,17 @@ class LLMQueryTransform(BaseQueryTransform):
             this process that must not be called from two threads.
         max_query_chars: A longer query is searched for as it is, without asking.
         max_chars: Length at most of a text taken from the model: 300 for a query, 2,000 for a passage.
-        cache_entries: Answers kept in this process, by model, prompt and query; 0 keeps none.
-        cache_ttl_s: How long an answer is kept; None for ever.
+        cache: Keeps answers by model, prompt and query: a `MemoryCache`, `SqliteCache` or `RedisCache`, which says
+            for how long, and which several transforms and processes may share. True keeps 4 MiB in this process
+            for an hour, False nothing.
+        prices: US dollars per million tokens read and written, such as ``(0.15, 0.60)``, for `usage`.
         breaker_failures: After so many failures in a row the model is left alone ...
         breaker_cooldown_s: ... for so long; then one call tries whether it is back.
+        gate: ``auto`` looks first, and asks where the query finds nothing that stands out; where there is no store
+            to look at, it asks. ``always`` asks, ``never`` does not.
+        store: Where to look first; None takes the store of the `HybridRetriever` that runs the transform.
+        embed_model: What embeds the query for that look; None takes the retriever's.
+        filters: What a passage must pass to be looked at, beside the retriever's own.
         raise_on_failure: Raise instead of going on with the original query alone.
 
     Raises:
@@ -149,10 +166,14 @@ class LLMQueryTransform(BaseQueryTransform):
         max_concurrency: int = 32,
         max_query_chars: int = 4_000,
         max_chars: int | None = None,
-        cache_entries: int = 1_024,
-        cache_ttl_s: float | None = 3_600.0,
+        cache: ByteCache | bool = True,
+        prices: tuple[float, float] | None = None,
         breaker_failures: int = 5,
         breaker_cooldown_s: float = 30.0,
+        gate: str = "auto",
+        store: HybridStore | None = None,
+        embed_model: BaseEmbedding | None = None,
+        filters: MetadataFilters | None = None,
         raise_on_failure: bool = False,
     ) -> None:
         if llm is not None and not isinstance(llm, LLM):
@@ -168,17 +189,18 @@ class LLMQueryTransform(BaseQueryTransform):
         super().__init__()
         self._llm = llm
         self._prompt: BasePromptTemplate = self.default_prompt
-        self._prompt_version = 0
         self._original_weight = original_weight
+        self._given_cache = _parse_cache(cache)
+        self._prices = _parse_prices(prices)
         self._raise_on_failure = raise_on_failure
+        self._gate = parse_gate(gate)
+        self._own_search = own_search(store, embed_model, filters)
         self._limits = Limits(
             timeout_s=timeout_s,
             max_retries=max_retries,
             max_concurrency=max_concurrency,
             max_query_chars=max_query_chars,
             max_chars=type(self).max_chars if max_chars is None else max_chars,
-            cache_entries=cache_entries,
-            cache_ttl_s=cache_ttl_s,
             breaker_failures=breaker_failures,
             breaker_cooldown_s=breaker_cooldown_s,
         )
@@ -197,27 +219,33 @@ class LLMQueryTransform(BaseQueryTransform):
         return await self._arun(query, metadata or {})
 
     def _run(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> ExpandedQuery:
-        query = validated(query_bundle)
+        query, is_wanted = self._gated(validated(query_bundle), metadata)
+        if not is_wanted:
+            return query
+        meter, deadline = Meter(self._prices), self._caller.deadline()
         try:
-            question = self._question(query)
-            texts = self._known(question)
+            question = self._question(query, meter)
+            texts = self._caller.call(partial(self._known, question), deadline, watched=False)
             if texts is None:
-                texts = self._kept(question, self._caller.call(partial(self._ask, question)))
+                texts = self._caller.call(partial(self._answer, question), deadline)
         except (ModelError, DeadlineExceededError) as error:
-            return self._degraded(query, error)
-        return self._expanded(query, texts)
+            return self._degraded(query, error).having_spent(meter.usage)
+        return self._expanded(query, texts).having_spent(meter.usage)
 
     @dispatcher.span
     async def _arun(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> ExpandedQuery:
-        query = validated(query_bundle)
+        query, is_wanted = await asyncio.to_thread(self._gated, validated(query_bundle), metadata)
+        if not is_wanted:
+            return query
+        meter, deadline = Meter(self._prices), self._caller.deadline()
         try:
-            question = self._question(query)
-            texts = self._known(question)
+            question = self._question(query, meter)
+            texts = await self._caller.acall(partial(self._known, question), deadline, watched=False)
             if texts is None:
-                texts = self._kept(question, await self._caller.acall(partial(self._ask, question)))
+                texts = await self._caller.acall(partial(self._answer, question), deadline)
         except (ModelError, DeadlineExceededError) as error:
-            return self._degraded(query, error)
-        return self._expanded(query, texts)
+            return self._degraded(query, error).having_spent(meter.usage)
+        return self._expanded(query, texts).having_spent(meter.usage)
 
     @abstractmethod
     def _ask(self, question: Question, deadline: Deadline) -> tuple[str, ...] | None:
@@ -233,20 +261,24 @@ class LLMQueryTransform(BaseQueryTransform):
 
     def _predicted(self, question: Question, deadline: Deadline) -> str:
         """Return the model's answer as plain text."""
-        return with_retries(
-            lambda: question.llm.predict(question.prompt, **question.arguments),
-            deadline,
-            max_retries=self._limits.max_retries,
+        return self._tried(
+            question, lambda: question.llm.predict(question.prompt, **question.arguments), deadline
         )
 
-    def _question(self, query: ExpandedQuery) -> Question:
+    def _tried(self, question: Question, ask: Callable[[], T], deadline: Deadline) -> T:
+        """Return what the model is asked for, tried again and counted."""
+        return with_retries(
+            lambda: question.meter.metered(ask, question.text), deadline, max_retries=self._limits.max_retries
+        )
+
+    def _question(self, query: ExpandedQuery, meter: Meter) -> Question:
         if len(query.query_str) > self._limits.max_query_chars:
             raise ModelError(
                 f"The query has {len(query.query_str)} characters, more than max_query_chars="
                 f"{self._limits.max_query_chars}; the LLM was not asked."
             )
         arguments = {"query_str": clean_text(query.query_str), **self._arguments()}
-        return Question(query.query_str, arguments, self._prompt, self._resolved_llm())
+        return Question(query.query_str, arguments, self._prompt, self._resolved_llm(), meter)
 
     def _resolved_llm(self) -> LLM:
         if self._llm is not None:
@@ -258,16 +290,37 @@ class LLMQueryTransform(BaseQueryTransform):
             )
         return Settings.llm
 
-    def _key(self, question: Question) -> Hashable:
-        return question.model, self._prompt_version, tuple(question.arguments.items())
+    def _gated(self, query: ExpandedQuery, metadata: dict[str, Any]) -> tuple[ExpandedQuery, bool]:
+        """Return the query, and whether the model is to be asked about it."""
+        if self._gate != "auto":
+            return query, self._gate == "always"
+        search = self._own_search.within(Search.of(metadata))
+        if not isinstance(search.store, HybridStore):
+            return query, True
+        try:
+            vectors = embedded(query, search, search.store)
+        except ModelError as error:
+            logger.debug("No first look: %s", error)
+            return query, True
+        with search.store.view() as view:
+            look = looked(view, query, vectors, search)
+        return remembering(query, vectors), look.is_weak
 
-    def _known(self, question: Question) -> tuple[str, ...] | None:
-        return self._cache.get(self._key(question))
+    def _key(self, question: Question, deadline: Deadline) -> bytes:
+        def key() -> bytes:
+            return AnswerCache.key(type(self).__name__, question.model, question.text, self._limits.max_chars)
 
-    def _kept(self, question: Question, texts: tuple[str, ...] | None) -> tuple[str, ...]:
+        # Formatting a prompt may run code of its author's, which may raise anything.
+        return with_retries(key, deadline, max_retries=0)
+
+    def _known(self, question: Question, deadline: Deadline) -> tuple[str, ...] | None:
+        return self._answers.get(self._key(question, deadline))
+
+    def _answer(self, question: Question, deadline: Deadline) -> tuple[str, ...]:
+        texts = self._ask(question, deadline)
         if texts is None:
             raise ModelError("The LLM answered with nothing that can be searched for.")
-        self._cache.put(self._key(question), texts)
+        self._answers.put(self._key(question, deadline), texts)
         return texts
 
     def _expanded(self, query: ExpandedQuery, texts: tuple[str, ...]) -> ExpandedQuery:
@@ -295,12 +348,13 @@ class LLMQueryTransform(BaseQueryTransform):
                 f"the query; found the variables {sorted(prompt.template_vars)}."
             )
         self._prompt = prompt
-        self._prompt_version += 1
 
     def _start(self) -> None:
         """Make what lives in one process only: locks, cache, breaker."""
         limits = self._limits
-        self._cache = AnswerCache(max_entries=limits.cache_entries, ttl_s=limits.cache_ttl_s)
+        # An empty cache is a false value, as any empty container.
+        given = self._given_cache
+        self._answers = AnswerCache(given if isinstance(given, ByteCache) else own_cache() if given else None)
         self._caller = GuardedCaller(
             CircuitBreaker(failures=limits.breaker_failures, cooldown_s=limits.breaker_cooldown_s),
             timeout_s=limits.timeout_s,
@@ -308,13 +362,39 @@ class LLMQueryTransform(BaseQueryTransform):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the configuration; cached answers and the breaker's memory stay behind."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_cache", "_caller")}
+        """Return the configuration; answers kept in memory and the breaker's memory stay behind."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_answers", "_caller")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the configuration and start afresh."""
         self.__dict__.update(state)
         self._start()
+
+
+def _parse_cache(cache: Any) -> ByteCache | bool:
+    if not isinstance(cache, ByteCache | bool):
+        raise InvalidInputError(
+            f"cache={cache!r}; expected a MemoryCache, SqliteCache or RedisCache, True for one in memory, or False."
+        )
+    return cache
+
+
+def _parse_prices(prices: Any) -> tuple[float, float] | None:
+    if prices is None:
+        return None
+    if (
+        not isinstance(prices, tuple | list)
+        or len(prices) != 2
+        or not all(_is_price(price) for price in prices)
+    ):
+        raise InvalidInputError(
+            f"prices={prices!r}; expected two numbers, US dollars per million tokens read and written, or None."
+        )
+    return float(prices[0]), float(prices[1])
+
+
+def _is_price(price: Any) -> bool:
+    return isinstance(price, int | float) and not isinstance(price, bool) and 0.0 <= price < math.inf
 
 
 def _variables(prompt: BasePromptTemplate) -> set[str]:

@@ -13,7 +13,7 @@ import contextvars
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from rag_plugin.errors import DeadlineExceededError, ModelError
@@ -51,6 +51,12 @@ class Deadline:
     def give_up(self) -> None:
         """Tell the worker that nobody waits any more."""
         self._given_up.set()
+
+    def again(self) -> Deadline:
+        """Return a deadline at the same moment for another piece of work."""
+        other = Deadline(self.timeout_s)
+        other._end = self._end
+        return other
 
     def error(self) -> DeadlineExceededError:
         """Return the error that says the time is over."""
@@ -129,15 +135,26 @@ class GuardedCaller:
         self._max_concurrency = max_concurrency
         self._places = threading.BoundedSemaphore(max_concurrency)
 
-    def call(self, work: Callable[[Deadline], T]) -> T:
+    def deadline(self) -> Deadline:
+        """Return the deadline of work that begins now."""
+        return Deadline(self._timeout_s)
+
+    def call(
+        self, work: Callable[[Deadline], T], deadline: Deadline | None = None, *, watched: bool = True
+    ) -> T:
         """Return what the work returns, blocking this thread.
+
+        Args:
+            work: Gets the deadline; runs in a thread of its own.
+            deadline: When to stop waiting; None begins one now.
+            watched: Whether the circuit breaker has a say in it, and learns from it.
 
         Raises:
             DeadlineExceededError: The deadline came first.
             ModelError: The work raised it, or the circuit is open.
         """
-        with self._breaker.watch():
-            deadline = Deadline(self._timeout_s)
+        with self._breaker.watch() if watched else nullcontext():
+            deadline = self.deadline() if deadline is None else deadline.again()
             future = self._started(work, deadline)
             try:
                 return future.result(deadline.remaining_s())
@@ -148,10 +165,12 @@ class GuardedCaller:
             finally:
                 deadline.give_up()
 
-    async def acall(self, work: Callable[[Deadline], T]) -> T:
-        """Return what the work returns; the event loop runs on. Raises as `call` does."""
-        with self._breaker.watch():
-            deadline = Deadline(self._timeout_s)
+    async def acall(
+        self, work: Callable[[Deadline], T], deadline: Deadline | None = None, *, watched: bool = True
+    ) -> T:
+        """Return what the work returns; the event loop runs on. Takes and raises what `call` does."""
+        with self._breaker.watch() if watched else nullcontext():
+            deadline = self.deadline() if deadline is None else deadline.again()
             future = self._started(work, deadline)
             try:
                 async with asyncio.timeout(deadline.remaining_s()):

@@ -11,7 +11,7 @@ import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.schema import QueryBundle
-from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
+from llama_index.core.vector_stores.types import MetadataFilters
 from llama_index_instrumentation import get_dispatcher
 
 from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
@@ -63,20 +63,8 @@ class CorpusTransform(BaseQueryTransform):
         gate: str = "auto",
         raise_on_failure: bool = False,
     ) -> None:
-        for name, value, kind in (
-            ("store", store, HybridStore),
-            ("embed_model", embed_model, BaseEmbedding),
-            ("filters", filters, MetadataFilters),
-        ):
-            if value is not None and not isinstance(value, kind):
-                raise InvalidInputError(f"{name}={value!r}; expected a {kind.__name__} or None.")
-        if mode not in (None, "hybrid", "dense", "sparse"):
-            raise InvalidInputError(f"mode={mode!r}; expected hybrid, dense, sparse or None.")
         super().__init__()
-        self._store = store
-        self._embed_model = embed_model
-        self._mode = mode
-        self._filters = filters
+        self._own_search = own_search(store, embed_model, filters, mode)
         self._gate = parse_gate(gate)
         self._raise_on_failure = raise_on_failure
 
@@ -95,7 +83,7 @@ class CorpusTransform(BaseQueryTransform):
         if self._gate == "never":
             return query
         try:
-            return self._expanded(query, self._search(Search.of(metadata)))
+            return self._expanded(query, self._own_search.within(Search.of(metadata)))
         except ModelError as error:
             if self._raise_on_failure:
                 raise
@@ -111,25 +99,34 @@ class CorpusTransform(BaseQueryTransform):
             ModelError: The query could not be embedded.
         """
 
-    def _search(self, asked: Search) -> Search:
-        """What to look at: own arguments first, then what the retriever says."""
-        filters = self._filters or asked.filters
-        if self._filters is not None and asked.filters is not None:
-            filters = MetadataFilters(filters=[self._filters, asked.filters], condition=FilterCondition.AND)
-        own = self._embed_model
-        embed_model = asked.embed_model or (lambda: resolve_embedding(None))
-        return Search(
-            store=self._store or asked.store,
-            mode=self._mode or asked.mode,
-            filters=filters,
-            embed_model=embed_model if own is None else lambda: own,
-        )
-
     def _get_prompts(self) -> PromptDictType:
         return {}
 
     def _update_prompts(self, prompts: PromptDictType) -> None:
         """Nothing here is asked of a model."""
+
+
+def own_search(
+    store: HybridStore | None,
+    embed_model: BaseEmbedding | None,
+    filters: MetadataFilters | None,
+    mode: Mode | None = None,
+) -> Search:
+    """What a transform's own arguments say of the search it looks at.
+
+    Raises:
+        InvalidInputError: An argument that is none of these.
+    """
+    for name, value, kind in (
+        ("store", store, HybridStore),
+        ("embed_model", embed_model, BaseEmbedding),
+        ("filters", filters, MetadataFilters),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise InvalidInputError(f"{name}={value!r}; expected a {kind.__name__} or None.")
+    if mode not in (None, "hybrid", "dense", "sparse"):
+        raise InvalidInputError(f"mode={mode!r}; expected hybrid, dense, sparse or None.")
+    return Search(store, mode, filters, None if embed_model is None else lambda: embed_model)
 
 
 def store_of(search: Search, name: str) -> HybridStore:
@@ -154,11 +151,11 @@ def embedded(query: ExpandedQuery, search: Search, store: HybridStore) -> list[F
         ModelError: The embedding model failed; its error is the cause.
         EmbeddingMismatchError: The store holds vectors of another model.
     """
-    if search.mode == "sparse" or not store.holds_vectors or search.embed_model is None:
+    if search.mode == "sparse" or not store.holds_vectors:
         return []
     texts = texts_to_embed(query)
     try:
-        model = search.embed_model()
+        model = resolve_embedding(None) if search.embed_model is None else search.embed_model()
         vectors = [np.asarray(model.get_query_embedding(text), np.float32) for text in texts]
     except Exception as error:
         raise ModelError(f"The query could not be embedded: {type(error).__name__}: {error}") from error
@@ -173,14 +170,13 @@ def looked(view: View, query: ExpandedQuery, vectors: list[FloatArray], search: 
     return first_look(view, asked, view.select(search.filters).mask)
 
 
-def original_vector(query: ExpandedQuery, vectors: list[FloatArray]) -> FloatArray | None:
-    """(d,) the vector that the dense leg would search for in place of the user's own words.
+def remembering(query: ExpandedQuery, vectors: list[FloatArray]) -> ExpandedQuery:
+    """The query with the vector of the user's own words, if that was made now: nobody has to make it again.
 
     Args:
         query: What was embedded.
         vectors: By `embedded`.
     """
-    known = query.variants[0].vector or query.embedding
-    if known is not None:
-        return np.asarray(known, np.float32)
-    return vectors[0] if vectors else None
+    if query.variants[0].vector is None and query.embedding is None and vectors:
+        return query.with_vector(vectors[0])
+    return query

@@ -17,23 +17,19 @@ if TYPE_CHECKING:
     from rag_plugin.store.view import View
     from rag_plugin.transforms.first_look import FirstLook
     from rag_plugin.transforms.variants import ExpandedQuery
-    from rag_plugin.types import DoubleArray, FloatArray, IntArray
+    from rag_plugin.types import DoubleArray, IntArray
 
 # Names of terms shown to whoever reads a trace; all of them are searched for.
 _TERMS_SHOWN: Final = 10
 
 
-def with_feedback(
-    expanded: ExpandedQuery, view: View, look: FirstLook, original: FloatArray | None
-) -> ExpandedQuery:
+def with_feedback(expanded: ExpandedQuery, view: View, look: FirstLook) -> ExpandedQuery:
     """A query that also searches for what its first look says.
 
     Args:
         expanded: The query that was looked for.
         view: Where.
         look: What was found.
-        original: (d,) the vector of the user's own words, which moves towards what was found; None where the
-            dense leg did not search.
 
     Returns:
         RM3's terms as a variant for the sparse leg, and the original with the vector that Rocchio's rule gives;
@@ -51,8 +47,10 @@ def with_feedback(
         own = _held_words(view, look)
         variant = Variant(words, "feedback", 0.0, SPARSE_LEG, terms=terms)
         expanded = expanded.with_more([variant], original_weight=own / (own + mass))
-    if original is not None and dense is not None:
-        expanded = expanded.moved(rocchio(original, dense.matrix(read), believed, dense.metric))
+    original = expanded.variants[0].vector or expanded.embedding
+    if look.query.vector is not None and dense is not None and original is not None:
+        origin = np.asarray(original, np.float32)
+        expanded = expanded.moved(rocchio(origin, dense.matrix(read), believed, dense.metric))
     return expanded
 
 

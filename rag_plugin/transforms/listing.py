@@ -79,10 +79,10 @@ class QueryListTransform(LLMQueryTransform):
 
     def _structured_answer(self, question: Question, deadline: Deadline) -> tuple[str, ...] | None:
         try:
-            answer = with_retries(
+            answer = self._tried(
+                question,
                 lambda: question.llm.structured_predict(SearchQueries, question.prompt, **question.arguments),
                 deadline,
-                max_retries=self._limits.max_retries,
             )
         except ModelError as error:
             # A server that is down is down for plain text as well; one that only says it can do this is not.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from llama_index.core.vector_stores.types import FilterCondition, MetadataFilters
 
 from rag_plugin.store.hybrid_search import Query, weighted_terms
 from rag_plugin.store.queries import query_vector
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.vector_stores.types import MetadataFilters
 
     from rag_plugin.store.hybrid_store import HybridStore
     from rag_plugin.store.view import View
@@ -30,15 +30,27 @@ class Search:
 
     Attributes:
         store: Where will be searched, or None if that is not known.
-        mode: Which legs will search.
+        mode: Which legs will search; None if nobody said, which means both.
         filters: What every hit must pass: what a transform reads must pass it too.
         embed_model: Gives what embeds queries, or None if nobody said.
     """
 
     store: HybridStore | None = None
-    mode: Mode = "hybrid"
+    mode: Mode | None = None
     filters: MetadataFilters | None = None
     embed_model: Callable[[], BaseEmbedding] | None = None
+
+    def within(self, asked: Search) -> Search:
+        """This search where it says something, the one asked for elsewhere; the filters of both."""
+        filters = self.filters or asked.filters
+        if self.filters is not None and asked.filters is not None:
+            filters = MetadataFilters(filters=[self.filters, asked.filters], condition=FilterCondition.AND)
+        return Search(
+            store=self.store or asked.store,
+            mode=self.mode or asked.mode,
+            filters=filters,
+            embed_model=self.embed_model or asked.embed_model,
+        )
 
     def as_metadata(self) -> dict[str, Any]:
         """What to hand to ``BaseQueryTransform.run`` as its ``metadata``; stock transforms ignore it."""

@@ -14,7 +14,7 @@ from rag_plugin.transforms.parsing import wording
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rag_plugin.types import FloatArray
+    from rag_plugin.types import FloatArray, LLMUsage
 
 Leg: TypeAlias = Literal["dense", "sparse"]
 VariantKind: TypeAlias = Literal[
@@ -69,6 +69,8 @@ class ExpandedQuery(QueryBundle):
     Attributes:
         variants: The original first, then the others; filled with the original alone when empty.
         degraded: Why there is less here than was asked for, or None when nothing went wrong.
+        usage: What language models were paid for it, or None where none was asked. It is no part of equality: an
+            answer from a cache costs nothing and says the same.
 
     Raises:
         InvalidInputError: The variants don't begin with `query_str` as their one original, repeat it, carry
@@ -77,6 +79,7 @@ class ExpandedQuery(QueryBundle):
 
     variants: tuple[Variant, ...] = field(default=())
     degraded: str | None = None
+    usage: LLMUsage | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Fill in the original, check the weights, and derive what stock retrievers embed."""
@@ -175,6 +178,10 @@ class ExpandedQuery(QueryBundle):
             variants=tuple(replace(variant, weight=w) for variant, w in zip(kept, weights, strict=True)),
         )
 
+    def having_spent(self, usage: LLMUsage) -> ExpandedQuery:
+        """Return the query with more spent on it."""
+        return replace(self, usage=usage if self.usage is None else self.usage + usage)
+
     def moved(self, vector: FloatArray) -> ExpandedQuery:
         """Return the query with another vector for the user's own words.
 
@@ -184,13 +191,17 @@ class ExpandedQuery(QueryBundle):
         Args:
             vector: (d,) what the dense leg searches for in place of the original's text.
         """
-        values = tuple(vector.tolist())
         alone = len(self.for_leg("dense")) == 1
-        return replace(
-            self,
-            embedding=list(values) if alone else None,
-            variants=(replace(self.variants[0], vector=values), *self.variants[1:]),
-        )
+        return replace(self.with_vector(vector), embedding=vector.tolist() if alone else None)
+
+    def with_vector(self, vector: FloatArray) -> ExpandedQuery:
+        """Return the query with the vector of the user's own words, so that it is not made again.
+
+        Args:
+            vector: (d,)
+        """
+        original = replace(self.variants[0], vector=tuple(vector.tolist()))
+        return replace(self, variants=(original, *self.variants[1:]))
 
     def degraded_by(self, reason: str) -> ExpandedQuery:
         """Return the query marked with one more reason why it holds less than was asked for."""

@@ -1,52 +1,126 @@
-"""The answer cache against a plain dict."""
+"""Answers kept in every kind of cache: a question is paid for once, and a cache that is down costs nothing else."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+import time
+from typing import TYPE_CHECKING, Any
 
+import pytest
+from hostile_llm import ScriptedLLM
+
+from rag_plugin.caches.memory import MemoryCache
+from rag_plugin.caches.redis import RedisCache
+from rag_plugin.caches.sqlite import SqliteCache
+from rag_plugin.query_transform import HyDETransform, QueryExpansionTransform
 from rag_plugin.transforms.answers import AnswerCache
+from tests.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rag_plugin.caches.byte_cache import ByteCache
+
+QUERY = "heart attack treatment"
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_an_answer_is_kept_until_its_time_is_over() -> None:
-    clock = Clock()
-    cache = AnswerCache(max_entries=10, ttl_s=60.0, clock=clock)
-    cache.put("q", ("a",))
-    clock.now = 59.9
-    assert cache.get("q") == ("a",)
-    clock.now = 60.0
-    assert cache.get("q") is None
-
-
-def test_an_answer_without_a_time_limit_stays() -> None:
-    clock = Clock()
-    cache = AnswerCache(max_entries=10, ttl_s=None, clock=clock)
-    cache.put("q", ())
-    clock.now = 1e12
-    assert cache.get("q") == ()
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ByteCache]:
+    if request.param == "memory":
+        yield MemoryCache()
+    elif request.param == "sqlite":
+        with SqliteCache(tmp_path / "answers.sqlite") as found:
+            yield found
+    else:
+        pytest.importorskip("redis")
+        server = RedisServer(tmp_path)
+        server.start()
+        try:
+            with RedisCache(server.url) as found:
+                yield found
+        finally:
+            server.kill()
 
 
-def test_a_cache_of_no_entries_keeps_nothing() -> None:
-    cache = AnswerCache(max_entries=0, ttl_s=None)
-    cache.put("q", ("a",))
-    assert cache.get("q") is None
+def until_written(cache: ByteCache, entries: int) -> None:
+    """Wait for the thread that writes."""
+    for _ in range(1_000):
+        if cache.stats().written >= entries:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"nothing was written: {cache.stats()}")
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=60))
-def test_the_least_recently_used_answer_goes_first(steps: list[tuple[bool, int]]) -> None:
-    cache = AnswerCache(max_entries=3, ttl_s=None)
-    order: list[int] = []  # least recently used first
-    for writes, key in steps:
-        if writes:
-            cache.put(key, (str(key),))
-        assert cache.get(key) == ((str(key),) if writes or key in order else None)
-        if writes or key in order:
-            order = [other for other in order if other != key] + [key]
-            order = order[-3:]
+async def test_a_question_is_paid_for_once_whoever_asks_it(cache: ByteCache) -> None:
+    llm = ScriptedLLM()
+    first = QueryExpansionTransform(llm, cache=cache).run(QUERY)
+    until_written(cache, 1)
+    other = QueryExpansionTransform(llm, cache=cache)
+    assert first == other.run(QUERY) == await other.arun(QUERY)
+    assert len(llm.asked) == 1
+    assert first.usage is not None
+    assert first.usage.calls == 1
+    assert other.run(QUERY).usage is not None
+    assert other.run(QUERY).usage.calls == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        lambda cache, llm: HyDETransform(llm, cache=cache),
+        lambda cache, llm: QueryExpansionTransform(llm, cache=cache, num_queries=5),
+        lambda cache, llm: QueryExpansionTransform(llm, cache=cache, prompt="Say {query_str}"),
+        lambda cache, llm: QueryExpansionTransform(llm, cache=cache, max_chars=50),
+        lambda cache, llm: QueryExpansionTransform(ScriptedLLM(model="other"), cache=cache),
+    ],
+    ids=["transform", "number", "prompt", "length", "model"],
+)
+def test_another_question_is_another_answer(different: Any) -> None:
+    cache, llm = MemoryCache(), ScriptedLLM()
+    QueryExpansionTransform(llm, cache=cache).run(QUERY)
+    asking = different(cache, llm)
+    asking.run(QUERY)
+    assert len(llm.asked) + len(asking._llm.asked) * (asking._llm is not llm) == 2
+
+
+def test_an_answer_that_is_too_old_is_asked_for_again() -> None:
+    llm = ScriptedLLM()
+    transform = QueryExpansionTransform(llm, cache=MemoryCache(ttl_s=0.05))
+    transform.run(QUERY)
+    time.sleep(0.06)
+    transform.run(QUERY)
+    assert len(llm.asked) == 2
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"\xff", b'"text"', b"[1]", b"null", b'{"a": 1}'])
+def test_garbage_in_a_cache_is_a_miss(garbage: bytes) -> None:
+    cache = MemoryCache()
+    cache.set_many({b"key": garbage})
+    assert AnswerCache(cache).get(b"key") is None
+
+
+def test_an_answer_of_nothing_is_an_answer() -> None:
+    answers = AnswerCache(MemoryCache())
+    answers.put(b"key", ())
+    assert answers.get(b"key") == ()
+    assert AnswerCache(None).get(b"key") is None
+
+
+def test_keys_depend_on_every_part_of_the_question() -> None:
+    parts = ("T", ("m", "n", "None"), "prompt", 300)
+    keys = {AnswerCache.key(*parts)}
+    for place in range(len(parts)):
+        keys.add(AnswerCache.key(*parts[:place], "changed", *parts[place + 1 :]))
+    assert len(keys) == 1 + len(parts)
+
+
+def test_a_cache_that_is_down_costs_nothing_but_the_answer(tmp_path: Path) -> None:
+    pytest.importorskip("redis")
+    server = RedisServer(tmp_path)  # never started
+    llm = ScriptedLLM()
+    transform = QueryExpansionTransform(llm, cache=RedisCache(server.url))
+    for _ in range(2):
+        query = transform.run(QUERY)
+        assert len(query.variants) == 3
+        assert query.degraded is None
+    assert len(llm.asked) == 2

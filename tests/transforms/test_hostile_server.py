@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,9 +14,11 @@ from hostile_llm import (
     WordEmbedding,
     drips,
     fails,
+    function_call,
     hangs,
     hangs_up,
     hostile_server,
+    llm_at,
     says,
     sends,
 )
@@ -27,9 +28,9 @@ from llama_index.core.schema import QueryBundle, TextNode
 from rag_plugin.query_transform import ExpandedQuery, HyDETransform, QueryExpansionTransform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-OpenAILike = pytest.importorskip("llama_index.llms.openai_like").OpenAILike
+pytest.importorskip("llama_index.llms.openai_like")
 
 QUERY = "heart attack treatment"
 PASSAGES = [
@@ -41,17 +42,6 @@ PASSAGES = [
 ]
 # Generous: what is asserted is that nobody waits for the server, not how fast this machine is.
 SLACK_S = 2.5
-
-
-@contextmanager
-def llm_at(url: str, **options: Any) -> Iterator[Any]:
-    llm = OpenAILike(
-        model="m", api_base=url, api_key="none", is_chat_model=True, max_retries=0, timeout=30.0, **options
-    )
-    try:
-        yield llm
-    finally:
-        llm._get_client().close()
 
 
 def ranking(query: QueryBundle | str) -> list[tuple[str, float | None]]:
@@ -71,11 +61,6 @@ def cut_connection(handler: Handler) -> None:
     handler.end_headers()
     handler.wfile.write(b'{"id": "1"')
     handler.close_connection = True
-
-
-def function_call(name: str, arguments: str) -> dict[str, Any]:
-    call = {"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}
-    return {"content": None, "tool_calls": [call]}
 
 
 USELESS: dict[str, Callable[[Handler], None]] = {

@@ -68,7 +68,7 @@ class OpenAIClientLLM(CustomLLM):
 async def test_expansions_come_from_the_model_by_both_doors_and_both_clients(
     llm: Any, llm_server: str
 ) -> None:
-    transform = QueryExpansionTransform(llm, prompt=PROMPT, timeout_s=120.0, cache_entries=0)
+    transform = QueryExpansionTransform(llm, prompt=PROMPT, timeout_s=120.0, cache=False)
     # So small a model may have nothing to say about one query: the first that it rewrites will do.
     query = next(query for query in map(transform.run, QUERIES) if query.degraded is None)
     awaited = await transform.arun(query.query_str)
