@@ -144,9 +144,10 @@ class FeedbackTransform(CorpusTransform):
     """Searches for what the query finds first: pseudo-relevance feedback, without any language model.
 
     A first look at the corpus gives the sparse leg the terms of the best passages (RM3) and moves the dense
-    leg's vector towards them (Rocchio), for a second search over the whole corpus. ``gate="auto"`` leaves a
-    query alone whose best find stands out from the rest: it names a passage, and what lies around it is not
-    wanted. Takes the arguments of `CorpusTransform`.
+    leg's vector towards them (Rocchio), for a second search over the whole corpus. ``gate="auto"`` leaves alone
+    a query whose best find stands out from the rest, because it names a passage and what lies around it is not
+    wanted, and one whose best finds are all alike, because feedback would drift with them. Takes the arguments
+    of `CorpusTransform`.
 
     Source: Abdul-Jaleel et al., "UMass at TREC 2004: Novelty and HARD" (RM3); Rocchio, "Relevance Feedback in
     Information Retrieval", 1971. Constants are those of the default fusion, `rag_plugin.fusion.auto`.
@@ -166,7 +167,7 @@ class FeedbackTransform(CorpusTransform):
         with store.view() as view:
             look = looked(view, query, vectors, search)
             query = remembering(query, vectors)
-            if self._gate == "auto" and not look.is_weak:
+            if self._gate == "auto" and not (look.is_weak and look.is_steady):
                 return query
             return with_feedback(query, view, look)
 

@@ -153,16 +153,20 @@ def test_a_stock_retriever_searches_for_the_moved_vector() -> None:
     assert hits["2"] > plain["2"]
 
 
-def test_a_query_that_names_one_passage_is_left_alone_by_auto_only() -> None:
+def test_auto_leaves_alone_a_query_that_names_one_passage_or_none() -> None:
     store = HybridStore()
     store.add([TextNode(text=f"the pump number {i} of the plant") for i in range(20)])
     store.add([TextNode(text="the zirconium valve of pump 7")])
-    clear, vague = "zirconium valve pump", "pump of the plant"
+    # Of equal lengths, six times the word is worth twice as much as once: the best leads by half of its score.
+    store.add([TextNode(text="gauge dial glass needle spring case") for _ in range(11)])
+    store.add([TextNode(text="gauge gauge gauge gauge gauge gauge")])
+    clear, vague, between = "zirconium valve pump", "number of the plant", "gauge"
     auto, always, never = (
         FeedbackTransform(store, mode="sparse", gate=gate) for gate in ("auto", "always", "never")
     )
     assert [len(t.run(clear).variants) for t in (auto, always, never)] == [1, 2, 1]
-    assert [len(t.run(vague).variants) for t in (auto, always, never)] == [2, 2, 1]
+    assert [len(t.run(vague).variants) for t in (auto, always, never)] == [1, 2, 1]
+    assert [len(t.run(between).variants) for t in (auto, always, never)] == [2, 2, 1]
 
 
 def test_a_query_that_finds_nothing_stays_as_it_is() -> None:

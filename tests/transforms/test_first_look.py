@@ -13,7 +13,7 @@ from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 from rag_plugin.query_transform import HyDETransform, QueryExpansionTransform, TransformChain
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.store.hybrid_store import HybridStore
-from rag_plugin.transforms.first_look import lexical_strength
+from rag_plugin.transforms.first_look import lead_of_best, lexical_strength
 
 CLEAR, VAGUE = "zirconium valve pump", "pump of the plant"
 
@@ -103,10 +103,17 @@ def test_the_first_look_sees_what_the_filters_let_it_see() -> None:
         ([9.0] * 9, 0.0),
         ([0.0] * 12, 0.0),
         ([5.0] * 12, 0.0),
-        ([10.0] + [6.75] * 11, 0.5),
-        ([10.0] + [3.5] * 11, 1.0),
+        ([10.0] + [7.0] * 11, 0.5),
+        ([10.0] + [4.0] * 11, 1.0),
         ([10.0] + [1.0] * 11, 1.0),
     ],
 )
 def test_words_are_clear_where_the_best_leads_the_tenth(scores: list[float], strength: float) -> None:
     assert lexical_strength(np.array(scores[::-1])) == pytest.approx(strength)
+
+
+def test_the_best_leads_by_a_share_of_its_own_score() -> None:
+    assert lead_of_best(np.arange(1.0, 21.0)) == pytest.approx((20 - 11) / 20)
+    assert lead_of_best(np.ones(9)) == 1.0  # there is no tenth
+    assert lead_of_best(np.zeros(10)) == 0.0
+    assert lead_of_best(np.linspace(-3, 1, 10)) == 1.0
