@@ -17,7 +17,7 @@ import numpy as np
 from rag_plugin.store.sparse_search import SCAN_SHARE, Scratch, best_candidates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,24 +61,29 @@ class PostingSearch:
         """
         scores = scratch.scores[: len(self.lengths)]
         single = weights.astype(np.float32)
-        positions, contributions = self._matches(term_ids, single, scratch)
-        if allowed is not None:
-            chosen = np.flatnonzero(allowed[positions])
-            positions, contributions = positions[chosen], contributions[chosen]
-        # A position may come once per term; plain indexing is slower, and bincount would allocate n sums.
-        np.add.at(scores, positions, contributions)
+        matched: list[NDArray[Any]] = []
+        largest = 0.0
+        # Term by term, so that what a term contributes is still in cache when it is added.
+        for positions, contributions in self._matches(term_ids, single, scratch):
+            if allowed is not None:
+                chosen = np.flatnonzero(allowed[positions])
+                positions, contributions = positions[chosen], contributions[chosen]
+            if len(positions):
+                # Plain indexing is slower, and bincount would allocate n sums.
+                np.add.at(scores, positions, contributions)
+                largest = max(largest, float(contributions.max()), -float(contributions.min()))
+                matched.append(positions)
         scores[self.removed] = -np.inf
         positive = bool(single.min() > 0)
-        largest = float((contributions if positive else np.abs(contributions)).max(initial=0.0))
         # Each of the q parts of a sum, and each of its roundings, is off by a few units in the last place.
         q = len(single)
         error = largest * q * (q + 8) * 2.0**-23
-        found = best_candidates(
-            scores, positions, k, repeats=q, positive=positive, margin=np.float32(2 * error)
-        )
+        few = sum(map(len, matched)) < len(scores) // SCAN_SHARE
+        hits = np.concatenate([np.empty(0, np.int32), *matched]) if few or not positive else None
+        found = best_candidates(scores, hits, k, repeats=q, margin=np.float32(2 * error))
         sums = scores[found]
-        if len(positions) < len(scores) // SCAN_SHARE:
-            scores[positions] = 0.0
+        if few and hits is not None:
+            scores[hits] = 0.0
             scores[self.removed] = 0.0
         else:
             scores.fill(0.0)
@@ -86,37 +91,27 @@ class PostingSearch:
 
     def _matches(
         self, term_ids: IntArray, weights: FloatArray, scratch: Scratch
-    ) -> tuple[NDArray[np.int32], FloatArray]:
-        """(L,) positions of all postings of the terms, (L,) what each contributes."""
-        positions: list[NDArray[Any]] = []
-        frequencies: list[NDArray[Any]] = []
-        lengths: list[NDArray[Any]] = []
-        terms: list[int] = []
-        widths: list[int] = []
+    ) -> Iterator[tuple[NDArray[np.int32], FloatArray]]:
+        """Positions of postings, and what each contributes; a position comes once per term at most."""
         for segment in self.segments:
             for term, start, end in segment.slices(term_ids):
-                positions.append(segment.positions[start:end])
-                frequencies.append(segment.frequencies[start:end])
-                lengths.append(segment.lengths[start:end])
-                terms.append(term)
-                widths.append(end - start)
-        factors = [np.repeat(weights[terms], widths)]
+                contributions = self.bm25.saturation(
+                    segment.frequencies[start:end].astype(np.float32),
+                    segment.lengths[start:end].astype(np.float32),
+                    self.average_length,
+                )
+                contributions *= weights[term]
+                yield segment.positions[start:end], contributions
         if self.tail.count:
             entries, which = self._tail_entries(term_ids, scratch.marks)
             places = np.searchsorted(self.tail.starts.items, entries, side="right") - 1 + self.tail.first
-            positions.append(places.astype(np.int32))
-            frequencies.append(self.tail.frequencies.items[entries])
-            lengths.append(self.lengths[places])
-            factors.append(weights[which])
-        if not positions:
-            return np.empty(0, np.int32), np.empty(0, np.float32)
-        contributions = self.bm25.saturation(
-            np.concatenate(frequencies, dtype=np.float32),
-            np.concatenate(lengths, dtype=np.float32),
-            self.average_length,
-        )
-        contributions *= np.concatenate(factors)
-        return np.concatenate(positions), contributions
+            contributions = self.bm25.saturation(
+                self.tail.frequencies.items[entries].astype(np.float32),
+                self.lengths[places].astype(np.float32),
+                self.average_length,
+            )
+            contributions *= weights[which]
+            yield places.astype(np.int32), contributions
 
     def _tail_entries(self, term_ids: IntArray, marks: NDArray[np.int32]) -> tuple[IntArray, IntArray]:
         """Which postings of the tail are of one of the terms, and of which."""

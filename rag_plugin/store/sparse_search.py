@@ -67,30 +67,27 @@ class ScratchPool:
 
 def best_candidates(
     scores: FloatArray,
-    matched: NDArray[np.int32],
+    matched: NDArray[np.int32] | None,
     k: int,
     *,
     repeats: int,
-    positive: bool,
     margin: np.float32,
 ) -> IntArray:
     """Positions that can be among the k highest scores.
 
     Args:
         scores: (n,) approximate scores: 0 where nothing matched, −∞ where a match does not count.
-        matched: (L,) the positions that matched, in any order.
+        matched: (L,) the positions that matched, in any order; None for many, if all of them score above 0.
         k: How many are wanted, at least 1.
         repeats: How often a position can come in `matched`.
-        positive: Whether every match scores above 0.
         margin: Twice the largest error of a score.
 
     Returns:
         Ascending: all positions that score within `margin` of the k-th or above.
     """
-    if positive and len(matched) >= len(scores) // SCAN_SHARE and len(scores) >= 4 * max(_COLUMNS, 4 * k):
-        found = _scanned(scores, k, margin)
-    else:
-        found = _looked_at(scores, matched, k, repeats, margin)
+    found = (
+        _scanned(scores, k, margin) if matched is None else _looked_at(scores, matched, k, repeats, margin)
+    )
     values = scores[found]
     return found[values >= _kth_highest(values, k) - margin]
 
@@ -108,7 +105,7 @@ def _looked_at(
 def _scanned(scores: FloatArray, k: int, margin: np.float32) -> IntArray:
     # The k-th highest of the columns' maxima is no higher than the k-th highest score. Maxima down the rows
     # of a C-ordered array run at memory speed; a partition of all scores is 200 times slower.
-    rows = len(scores) // max(_COLUMNS, 4 * k)
+    rows = max(1, len(scores) // max(_COLUMNS, 4 * k))
     columns = len(scores) // rows
     table = scores[: rows * columns].reshape(rows, columns)
     rest = scores[rows * columns :]

@@ -207,15 +207,16 @@ class SparseView:
         allowed: BoolArray | None,
     ) -> tuple[IntArray, DoubleArray]:
         allowed = self._live.items if allowed is None else allowed
-        # The tail has no postings: its few passages are scored one by one.
-        in_tail = np.flatnonzero(allowed[self._tail.first :]) + self._tail.first
-        positions, scores = self._ranked(query, weights, in_tail, k)
         with self._shared.pool.scratch(0, 0) as scratch:
             found, sums = compiled.best(query.term_ids, weights, min(k, self.size), allowed, scratch.block)
         sums += self.bm25.constant(weights / self.bm25.scale)
-        positions, scores = np.concatenate((found, positions)), np.concatenate((sums, scores))
-        order = np.lexsort((positions, -scores))[:k]
-        return positions[order], scores[order]
+        if self._tail.count:
+            # The tail has no postings: its few passages are scored one by one.
+            in_tail = np.flatnonzero(allowed[self._tail.first :]) + self._tail.first
+            positions, scores = self._ranked(query, weights, in_tail, k)
+            found, sums = np.concatenate((found, positions)), np.concatenate((sums, scores))
+        order = np.lexsort((found, -sums))[:k]
+        return found[order], sums[order]
 
     @property
     def _compiled_search(self) -> CompiledSearch | None:
