@@ -13,24 +13,7 @@ from llama_index.core.vector_stores.types import FilterOperator, MetadataFilter,
 from rag_plugin import HybridRetriever, HybridStore, ingest
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError
 from rag_plugin.query_transform import ExpandedQuery
-
-WORDS = [
-    "otter",
-    "beaver",
-    "heron",
-    "salmon",
-    "willow",
-    "river",
-    "stone",
-    "bridge",
-    "mill",
-    "barge",
-    "canal",
-    "lock",
-    "reed",
-    "eel",
-    "frost",
-]
+from tests.words import WORDS
 
 
 class WordVectors(BaseEmbedding):

@@ -12,6 +12,7 @@ from pathlib import Path
 from rag_plugin.errors import StoreCorruptedError, StoreFormatError, StorePathError, StoreWriteError
 from rag_plugin.store import change_log
 from rag_plugin.store.database import FILE_NAME, Database
+from rag_plugin.store.durable import flush
 
 
 def write(database: Database, path: Path) -> Path:
@@ -40,9 +41,9 @@ def write(database: Database, path: Path) -> Path:
             target.execute("PRAGMA journal_mode=DELETE")
         finally:
             target.close()
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     except (OSError, sqlite3.Error) as error:
         raise StoreWriteError(f"The backup {path} could not be written: {error}.") from error
     finally:
@@ -72,10 +73,10 @@ def restore(backup: Path, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(backup, temporary)
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(folder / FILE_NAME)
-        _flush(folder)
-        _flush(folder.parent)  # ``folder`` itself may be new
+        flush(folder)
+        flush(folder.parent)  # ``folder`` itself may be new
     except OSError as error:
         raise StoreWriteError(f"{backup} could not be restored into {folder}: {error}.") from error
     finally:
@@ -113,15 +114,6 @@ def folder_bytes(folder: Path | None) -> int:
     if folder is None:
         return 0
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _flush(path: Path) -> None:
-    """Bring a file's contents, or a folder's list of files, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _discard(temporary: Path) -> None:

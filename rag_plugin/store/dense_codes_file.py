@@ -19,6 +19,7 @@ import faiss
 import numpy as np
 
 from rag_plugin.store.dense_codes import VectorCodes
+from rag_plugin.store.durable import flush
 from rag_plugin.types import IntArray, Metric
 
 logger = logging.getLogger(__name__)
@@ -60,11 +61,7 @@ def save(folder: Path, store_id: str, codes: VectorCodes, rows: IntArray) -> Non
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush(folder)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -27,6 +27,7 @@ from rag_plugin.errors import StoreCorruptedError, StoreFormatError, StoreWriteE
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.durable import flush
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.legs import Legs
@@ -97,12 +98,12 @@ def save(folder: Path, legs: Legs, configuration: Configuration, token: bytes) -
         with (temporary / _MANIFEST).open("w", encoding="utf-8") as file:
             file.write(json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body}))
         for path in temporary.iterdir():
-            _flush(path)
-        _flush(temporary)
+            flush(path)
+        flush(temporary)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
-        _flush(parent)
-        _flush(folder)  # ``parent`` itself may be new
+        flush(parent)
+        flush(folder)  # ``parent`` itself may be new
         _drop_old(parent)
     except OSError as error:
         raise StoreWriteError(
@@ -249,14 +250,6 @@ def _file_checksums(path: Path) -> list[str]:
         return [checksum(0)]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         return list(pool.map(checksum, offsets))
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _snapshots(parent: Path) -> list[Path]:

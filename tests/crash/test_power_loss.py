@@ -101,7 +101,7 @@ def test_no_power_failure_in_50_leaves_no_whole_backup(tmp_path):
 
 
 def test_the_recording_shows_a_backup_that_nobody_flushed(tmp_path, monkeypatch):
-    monkeypatch.setattr(backups, "_flush", lambda path: None)
+    monkeypatch.setattr(backups, "flush", lambda path: None)
     with pytest.raises((StoreError, AssertionError)):
         backups_under_power_loss(tmp_path, 50, seed=7)
 

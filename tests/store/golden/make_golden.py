@@ -17,25 +17,9 @@ from llama_index.core.schema import IndexNode, NodeRelationship, RelatedNodeInfo
 
 from rag_plugin import HybridStore
 from rag_plugin.store.migrations import FORMAT_VERSION
+from tests.words import WORDS
 
 HERE = Path(__file__).parent
-WORDS = [
-    "otter",
-    "beaver",
-    "heron",
-    "salmon",
-    "willow",
-    "river",
-    "stone",
-    "bridge",
-    "mill",
-    "barge",
-    "canal",
-    "lock",
-    "reed",
-    "eel",
-    "frost",
-]
 
 
 def golden_nodes() -> list[TextNode]:
