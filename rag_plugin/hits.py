@@ -30,6 +30,9 @@ class Explanation:
         feedback_part: How much the feedback of the best candidates added or took.
         rerank_score: The cross-encoder's score, once reranked.
         rank_before: The place before reranking.
+        rerank_part: How much of the reranked score the cross-encoder gave.
+        retrieval_part: How much of it retrieval gave.
+        window: First and past-the-last character, in the node's text, of what the cross-encoder liked best.
         degraded: Why there is less here than was asked for, or None.
     """
 
@@ -44,6 +47,9 @@ class Explanation:
     feedback_part: float | None = None
     rerank_score: float | None = None
     rank_before: int | None = None
+    rerank_part: float | None = None
+    retrieval_part: float | None = None
+    window: tuple[int, int] | None = None
     degraded: str | None = None
 
     def __str__(self) -> str:
@@ -61,10 +67,15 @@ class Explanation:
             None if not self.feedback_part else f"feedback {self.feedback_part:+.3f}",
             None
             if self.rerank_score is None
-            else f"rerank {self.rerank_score:.3f} (was rank {self.rank_before})",
+            else f"rerank {self.rerank_score:.3f} (was rank {self.rank_before}{self._parts()})",
             None if self.degraded is None else f"degraded: {self.degraded}",
         ]
         return " · ".join(part for part in said if part)
+
+    def _parts(self) -> str:
+        if self.rerank_part is None or self.retrieval_part is None:
+            return ""
+        return f", gave {self.rerank_part:.3f} beside {self.retrieval_part:.3f} of retrieval"
 
 
 class Stopwatch:
@@ -98,19 +109,17 @@ class Hit(NodeWithScore):
         """Where the score came from."""
         return self.explanation or Explanation(score=self.score or 0.0, rank=0)
 
-    def with_rerank(
-        self, *, score: float, rerank_score: float | None, rank_before: int, degraded: str | None
-    ) -> Self:
-        """The same node after reranking; this hit is left as it is."""
+    def with_rerank(self, *, score: float, degraded: str | None, **found: Any) -> Self:
+        """The same node after reranking; this hit is left as it is.
+
+        Args:
+            score: What it is ranked by now.
+            degraded: Why the second look was less than it could be, added to what was said before.
+            **found: Fields of :class:`Explanation` that reranking fills.
+        """
         before = self.explain()
         reasons = [reason for reason in (before.degraded, degraded) if reason]
-        explanation = replace(
-            before,
-            score=score,
-            rerank_score=rerank_score,
-            rank_before=rank_before,
-            degraded="; ".join(reasons) or None,
-        )
+        explanation = replace(before, score=score, degraded="; ".join(reasons) or None, **found)
         return self.model_copy(update={"score": score, "explanation": explanation})
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -17,54 +13,24 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
+from rag_plugin.caches.byte_cache import ByteCache
+from rag_plugin.caches.memory import MemoryCache
 from rag_plugin.errors import InvalidInputError, ModelError
 from rag_plugin.models.backends import Backend, parse_backend
 from rag_plugin.models.files import locate
 from rag_plugin.models.workers import off_loop
-from rag_plugin.reranking.blend import AUTO_WEIGHT, blended, retrieval_part
-from rag_plugin.reranking.cross_encoder import CrossEncoder, PassageScore
+from rag_plugin.reranking.cross_encoder import CrossEncoder
+from rag_plugin.reranking.depth import DEFAULT_RISK
+from rag_plugin.reranking.score_cache import SCORE_BYTES
+from rag_plugin.reranking.second_look import Reranked, Reranking, SecondLook, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 dispatcher = get_dispatcher(__name__)
 
-_log = logging.getLogger(__name__)
-
 _SHORTEST_CONTEXT = 16
 """Three special tokens, half for the query, half for the passage: with less there is nothing to compare."""
-
-
-@dataclass(frozen=True)
-class Reranked:
-    """One hit after the second look.
-
-    Attributes:
-        hit: The hit as it was handed in.
-        score: What it is ranked by now, in [0, 1] unless the whole list is degraded.
-        rerank_score: The cross-encoder's logit; ``None`` for a hit that was not scored.
-        rank_before: Its place in the list that was handed in, from 1.
-        window: First and past-the-last character, in the node's text, of what the model liked best in it.
-    """
-
-    hit: NodeWithScore
-    score: float
-    rerank_score: float | None
-    rank_before: int
-    window: tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class Reranking:
-    """All hits, best first.
-
-    Attributes:
-        hits: Every hit that was handed in.
-        degraded: Why the order is less than it could be, or ``None``.
-    """
-
-    hits: tuple[Reranked, ...]
-    degraded: str | None = None
 
 
 class CrossEncoderRerank(BaseNodePostprocessor):
@@ -94,7 +60,10 @@ class CrossEncoderRerank(BaseNodePostprocessor):
     metadata_mode: MetadataMode = Field(description="Which metadata the model reads before the text.")
     max_length: int = Field(description="Context in tokens: query, passage and special tokens.")
     window_overlap: int = Field(description="Tokens that windows of a long passage share at least.")
-    cache_size: int = Field(description="Scores to remember.")
+    risk: float | None = Field(
+        description="Chance that a passage left unread deserved a place; None reads all."
+    )
+    cache_size: int = Field(description="Scores to remember in memory, where no cache was given.")
     revision: str | None = Field(description="Branch, tag or commit of a hub id.")
     onnx_file: str | None = Field(description="The graph inside the model's folder.")
     backend: Backend = Field(description="The runtime that runs the model.")
@@ -112,6 +81,8 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         metadata_mode: MetadataMode = MetadataMode.EMBED,
         max_length: int | None = None,
         window_overlap: int | None = None,
+        risk: float | None = DEFAULT_RISK,
+        cache: ByteCache | None = None,
         cache_size: int = 50_000,
         revision: str | None = None,
         onnx_file: str | None = None,
@@ -134,7 +105,12 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             max_length: Tokens of one run; a longer passage is read in windows. ``None`` for the model's most.
             window_overlap: Tokens that neighbouring windows share at least; ``None`` for an eighth of
                 ``max_length`` (64 of 512: a sentence or two, so an answer is seldom cut in half).
-            cache_size: Scores to remember (300 bytes each), 0 for none.
+            risk: Reading stops where no passage further down is to be expected among the best ``top_n``: the
+                chance, below 1, that one left out deserved a place. 0 stops only where that is certain, ``None``
+                reads every passage.
+            cache: Where scores are remembered, such as a ``SqliteCache`` or a ``RedisCache`` that processes
+                share; ``None`` for this instance's own memory.
+            cache_size: Scores to remember in that memory (400 bytes each), 0 for none.
             revision: Branch, tag or commit of a hub id.
             onnx_file: The graph inside the folder, where it isn't ``model.onnx`` or ``onnx/model.onnx``.
             backend: ``"onnx"`` (ONNX Runtime), ``"openvino"``, ``"openvino-int8"`` (made by ``rag-plugin
@@ -166,7 +142,14 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             0 <= overlap < length // 2,
             f"window_overlap must lie in 0 to {length // 2 - 1} (max_length / 2), found {overlap}.",
         )
+        _require(
+            risk is None or 0 <= risk < 1, f"risk must lie in 0 to 1 (excluded) or be None, found {risk!r}."
+        )
         _require(cache_size >= 0, f"cache_size must be at least 0, found {cache_size}.")
+        _require(
+            cache is None or isinstance(cache, ByteCache),
+            f"cache must be a MemoryCache, SqliteCache or RedisCache, found {cache!r:.80}.",
+        )
         own: dict[str, Any] = {
             "model": str(model),
             "top_n": top_n,
@@ -176,14 +159,17 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             "metadata_mode": metadata_mode,
             "max_length": length,
             "window_overlap": overlap,
+            "risk": risk,
             "cache_size": cache_size,
             "revision": revision,
             "onnx_file": onnx_file,
             "backend": parse_backend(backend),
         }
         super().__init__(**own, **kwargs)
+        if cache is None and cache_size:
+            cache = MemoryCache(cache_size * SCORE_BYTES)
         self._encoder = CrossEncoder(
-            files, backend=backend, max_length=length, window_overlap=overlap, cache_size=cache_size
+            files, backend=backend, max_length=length, window_overlap=overlap, cache=cache
         )
 
     @classmethod
@@ -191,14 +177,19 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         """Name LlamaIndex serialises this component under."""
         return "CrossEncoderRerank"
 
-    def rerank(self, query: str, hits: Sequence[NodeWithScore]) -> Reranking:
+    def rerank(self, query: str, hits: Sequence[NodeWithScore], *, adaptive: bool = False) -> Reranking:
         """All hits in their new order, with both parts of each score and the best window of each passage.
+
+        Args:
+            query: The user's words.
+            hits: What retrieval found, best first.
+            adaptive: Stop where the top is settled, as :meth:`postprocess_nodes` does; else every passage is read.
 
         Raises:
             InvalidInputError: The query is empty.
             ModelError: The model failed, and ``keep_order_on_failure`` is off.
         """
-        return self._rerank(query, hits, threading.Event())
+        return self._rerank(query, hits, self.risk if adaptive else None, threading.Event())
 
     def rerank_many(
         self, queries: Sequence[str], hits: Sequence[Sequence[NodeWithScore]]
@@ -224,7 +215,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         Raises:
             ModelError: It failed to load or to run.
         """
-        self._encoder.scores("warm", ["up"])
+        self._encoder.score_uncached("warm", ["up"], None, None)
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -248,77 +239,24 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             EventPayload.TOP_K: self.top_n,
         }
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-            reranking = self._rerank(query, nodes, stop)
+            reranking = self._rerank(query, nodes, self.risk, stop)
             best = [_as_hit(reranked, reranking.degraded) for reranked in reranking.hits[: self.top_n]]
             event.on_end(payload={EventPayload.NODES: best})
         tags = {"degraded": reranking.degraded} if reranking.degraded else {}
         dispatcher.event(ReRankEndEvent(nodes=best, tags=tags))
         return best
 
-    def _rerank(self, query: str, hits: Sequence[NodeWithScore], stop: threading.Event) -> Reranking:
+    def _rerank(
+        self, query: str, hits: Sequence[NodeWithScore], risk: float | None, stop: threading.Event
+    ) -> Reranking:
         _require(bool(query.strip()), "The query is empty: there is nothing to compare the passages with.")
-        deadline = None if self.timeout_s is None else time.monotonic() + self.timeout_s
-        readable = [
-            place for place, hit in enumerate(hits) if hit.node.get_content(MetadataMode.NONE).strip()
-        ]
-        texts = [hits[place].node.get_content(metadata_mode=self.metadata_mode) for place in readable]
+        look = SecondLook(self._encoder, self.top_n, self.blend, risk, self.timeout_s, self.metadata_mode)
         try:
-            found = self._encoder.scores(query, texts, deadline=deadline, stop=stop)
+            return look.at(query, hits, stop)
         except ModelError as error:
             if not self.keep_order_on_failure:
                 raise
-            return self._unchanged(hits, f"reranking failed: {error}")
-        scores = dict(zip(readable, found, strict=True))
-        return self._blended(hits, scores)
-
-    def _unchanged(self, hits: Sequence[NodeWithScore], reason: str) -> Reranking:
-        """The order and the scores that came in."""
-        _log.warning("Kept the order of retrieval: %s", reason)
-        kept = [Reranked(hit, hit.get_score(), None, rank, None) for rank, hit in enumerate(hits, 1)]
-        return Reranking(tuple(kept), reason)
-
-    def _blended(self, hits: Sequence[NodeWithScore], scores: dict[int, PassageScore | None]) -> Reranking:
-        """Everything before the first hit that the deadline left out is reranked; the rest follows as it was.
-
-        A score from further down is not used: it would lift its hit over one that nobody looked at.
-        """
-        reached = next((place for place, score in scores.items() if score is None), len(hits))
-        used = {place: score for place, score in scores.items() if score is not None and place < reached}
-        if not used and len(scores) > 0:
-            return self._unchanged(hits, f"no passage was scored within {self.timeout_s} s")
-        logits = np.full(len(hits), np.nan)
-        for place, score in used.items():
-            logits[place] = score.logit
-        weight = AUTO_WEIGHT if self.blend == "auto" else float(self.blend)
-        final = blended(logits, retrieval_part([hit.score for hit in hits]), weight, reached=reached)
-        order = [int(place) for place in np.argsort(-final[:reached], kind="stable")]
-        degraded = None
-        if reached < len(hits):
-            degraded = f"only the first {reached} of {len(hits)} hits were scored within {self.timeout_s} s"
-            _log.warning("Reranked in part: %s", degraded)
-        return Reranking(
-            tuple(
-                self._reranked(hits[place], place, float(final[place]), used.get(place))
-                for place in (*order, *range(reached, len(hits)))
-            ),
-            degraded,
-        )
-
-    def _reranked(self, hit: NodeWithScore, place: int, score: float, found: PassageScore | None) -> Reranked:
-        if found is None:
-            return Reranked(hit, score, None, place + 1, None)
-        return Reranked(hit, score, found.logit, place + 1, self._window_in_text(hit, found))
-
-    def _window_in_text(self, hit: NodeWithScore, found: PassageScore) -> tuple[int, int] | None:
-        """The best window in the node's own text; metadata that was read before it is not counted."""
-        text = hit.node.get_content(MetadataMode.NONE)
-        read = hit.node.get_content(metadata_mode=self.metadata_mode)
-        before = read.find(text.strip())
-        if before < 0:  # the node's template changed the text itself
-            return None
-        shift = before - (len(text) - len(text.lstrip()))
-        start, end = (min(max(0, place - shift), len(text)) for place in (found.start, found.end))
-        return (start, end) if start < end else None
+            return unchanged(hits, f"reranking failed: {error}")
 
 
 def _as_hit(reranked: Reranked, degraded: str | None) -> NodeWithScore:
@@ -330,6 +268,9 @@ def _as_hit(reranked: Reranked, degraded: str | None) -> NodeWithScore:
         score=reranked.score,
         rerank_score=reranked.rerank_score,
         rank_before=reranked.rank_before,
+        rerank_part=reranked.rerank_part,
+        retrieval_part=reranked.retrieval_part,
+        window=reranked.window,
         degraded=degraded,
     )
     return hit

@@ -23,7 +23,7 @@ from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore, Quer
 from llama_index_instrumentation import get_dispatcher
 from tokenizers import Tokenizer
 
-from rag_plugin import CrossEncoderRerank
+from rag_plugin import CrossEncoderRerank, SqliteCache
 from rag_plugin.errors import InvalidInputError, ModelError
 from rag_plugin.hits import Explanation, Hit
 from rag_plugin.models.files import locate
@@ -119,12 +119,84 @@ def test_blend_1_orders_by_the_model_alone_and_0_by_retrieval_alone() -> None:
     assert [hit.text for hit in kept] == TEXTS
 
 
-def test_auto_is_half_and_half_of_both_calibrated_scores(reranker: CrossEncoderRerank) -> None:
-    for hit in reranker.postprocess_nodes(hits_of(TEXTS), query_str=QUERY):
+def test_a_score_is_the_documented_blend_of_both_parts(reranker: CrossEncoderRerank) -> None:
+    scores = [1.0, 0.75, 0.5, 0.25]
+    weight = 2.5 * np.std(scores) / (2.5 * np.std(scores) + 0.75)
+    for hit in reranker.postprocess_nodes(hits_of(TEXTS, Hit), query_str=QUERY):
         retrieval = 1 - TEXTS.index(hit.text) / (len(TEXTS) - 1)
         model = 1 / (1 + math.exp(-logit_by_hand(QUERY, hit.text) / 4))
-        assert hit.score == pytest.approx(0.5 * retrieval + 0.5 * model, abs=1e-6)
+        found = hit.explain()
+        assert found.rerank_part == pytest.approx(weight * model, abs=1e-6)
+        assert found.retrieval_part == pytest.approx((1 - weight) * retrieval, abs=1e-6)
+        assert hit.score == pytest.approx(found.rerank_part + found.retrieval_part, abs=1e-12)
         assert type(hit.score) is float
+        assert hit.text[slice(*found.window)] == hit.text
+
+
+def test_scores_of_fusion_auto_are_blended_in_their_own_unit(reranker: CrossEncoderRerank) -> None:
+    hits = [
+        hit.model_copy(
+            update={
+                "score": hit.score * 12,
+                "explanation": Explanation(score=hit.score * 12, rank=1, feedback_part=0.0),
+            }
+        )
+        for hit in hits_of(TEXTS, Hit)
+    ]
+    weight = 8 / (8 + 9)  # the scores reach from 12 to 3
+    for hit in reranker.postprocess_nodes(hits, query_str=QUERY):
+        model = 1 / (1 + math.exp(-logit_by_hand(QUERY, hit.text) / 4))
+        assert hit.explain().rerank_part == pytest.approx(weight * model, abs=1e-6)
+
+
+def test_reading_stops_where_the_top_is_settled_and_gives_the_same_top(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = []
+    run = ModelRunner.run
+
+    def counted(self: ModelRunner, pairs: Any, *args: Any, **kwargs: Any) -> Any:
+        ran.append(len(pairs))
+        return run(self, pairs, *args, **kwargs)
+
+    monkeypatch.setattr(ModelRunner, "run", counted)
+    texts = [f"{text} Note {place}." for place, text in enumerate(TEXTS * 12)]
+    hits = [
+        hit.model_copy(update={"score": 1.0 if place < 4 else 0.1 / place})
+        for place, hit in enumerate(hits_of(texts, Hit))
+    ]
+    tops = {
+        risk: a_reranker(top_n=2, risk=risk, cache_size=0).postprocess_nodes(hits, query_str=QUERY)
+        for risk in (None, 0.0, 0.1)
+    }
+    assert ran[0] >= 4
+    assert tops[None] == tops[0.0] == tops[0.1]
+    assert sum(ran) < 2 * len(hits)
+    assert all(hit.explain().degraded is None for hit in tops[0.1])
+
+
+def test_a_certain_order_is_not_read_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the model ran")
+
+    monkeypatch.setattr(ModelRunner, "run", never)
+    out = a_reranker(blend=0.1, top_n=3).postprocess_nodes(hits_of(TEXTS, Hit), query_str=QUERY)
+    assert [hit.text for hit in out] == TEXTS[:3]
+    assert [hit.explain().degraded for hit in out] == [None] * 3
+
+
+def test_a_second_time_comes_from_the_cache_in_the_same_order_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SqliteCache(tmp_path / "scores.db") as cache:
+        first = a_reranker(cache=cache).postprocess_nodes(hits_of(TEXTS, Hit), query_str=QUERY)
+    monkeypatch.setattr(ModelRunner, "run", lambda *_, **__: pytest.fail("the model ran"))
+    with SqliteCache(tmp_path / "scores.db") as again:
+        second = a_reranker(cache=again).postprocess_nodes(hits_of(TEXTS, Hit), query_str=QUERY)
+        assert again.stats().round_trips == 1
+    assert [(hit.node_id, hit.score, hit.explain()) for hit in second] == [
+        (hit.node_id, hit.score, hit.explain()) for hit in first
+    ]
 
 
 def test_what_comes_in_is_left_as_it_was_and_nodes_are_shared(reranker: CrossEncoderRerank) -> None:
@@ -184,7 +256,7 @@ def test_equal_texts_are_scored_once_and_keep_their_order(monkeypatch: pytest.Mo
     out = reranker.postprocess_nodes(hits, query_str=QUERY)
     assert [hit.node_id for hit in out] == ["n0", "n1", "n2", "n3", "n4"]
     assert reranker.postprocess_nodes(hits, query_str=QUERY) == out
-    assert ran == [2]
+    assert sum(ran) == 2
 
 
 def test_scores_do_not_depend_on_the_other_passages(reranker: CrossEncoderRerank) -> None:
@@ -256,6 +328,9 @@ def test_a_missing_or_empty_query_is_refused(reranker: CrossEncoderRerank, asked
         ({"max_length": 4}, "max_length"),
         ({"window_overlap": 256}, "window_overlap"),
         ({"cache_size": -1}, "cache_size"),
+        ({"cache": {}}, "cache must be"),
+        ({"risk": 1.0}, "risk must lie"),
+        ({"risk": -0.1}, "risk must lie"),
         ({"model": "bge-small-en-v1.5"}, "kind 'embedding'"),
     ],
 )

@@ -14,6 +14,7 @@ import typer
 
 from rag_plugin.cli.embeddings import check_embeddings
 from rag_plugin.cli.measure import evaluate_folder, tune_store
+from rag_plugin.cli.models import export_model, quantize_model
 from rag_plugin.cli.serve import serve_mcp
 
 app = typer.Typer(
@@ -101,7 +102,7 @@ def search(
     with HybridStore(store, read_only=True) as opened:
         depth = max(k, RERANK_DEPTH) if rerank else k
         retriever = HybridRetriever(opened, similarity_top_k=depth, mode=mode.value)
-        reranker = CrossEncoderRerank(top_n=k) if rerank else None
+        reranker = CrossEncoderRerank(top_n=k, backend="onnx") if rerank else None
         found = answer(question, retriever, reranker, top_n=k)
     if json:
         print_json(as_json(found))
@@ -184,6 +185,8 @@ def demo(store: StorePath = _DEMO_STORE) -> None:
 
 
 app.command("check-embeddings")(check_embeddings)
+app.command("export")(export_model)
+app.command("quantize")(quantize_model)
 app.command("eval")(evaluate_folder)
 app.command("tune")(tune_store)
 app.command("mcp")(serve_mcp)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from rag_plugin.errors import InvalidInputError, ModelNotFoundError
 from rag_plugin.models.derived import EXPORTED, QUANTISED, derived_file
+from rag_plugin.models.files import stamp_of
 from rag_plugin.models.onnx_session import OnnxSession, quantises_per_run
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def choose(files: ModelFiles, backend: Backend) -> Choice:
     if backend == "auto" and _graph(files) is None:
         return Choice("torch", _torch_folder(files))
     graph = _required_graph(files)
-    dynamic = quantises_per_run(graph)
+    dynamic = _is_dynamic(graph, stamp_of(graph))
     if backend == "auto":
         wanted = files.kind == "cross-encoder" and _multiplies_bfloat16() if dynamic else True
         wanted = wanted and graph.suffix == ".onnx"  # OpenVINO tells formats by their names
@@ -128,6 +129,12 @@ def _torch_folder(files: ModelFiles) -> Path:
             f"Fetch the model's torch weights, or take backend='onnx'."
         )
     return files.folder
+
+
+@lru_cache(maxsize=64)
+def _is_dynamic(graph: Path, stamp: tuple[int, int]) -> bool:
+    del stamp  # part of what is remembered: another file under the same name is read again
+    return quantises_per_run(graph)
 
 
 @cache

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_plugin.errors import ModelError
 from rag_plugin.models.backends import choose
 from rag_plugin.models.runner import ModelRunner, runner_for
-from rag_plugin.reranking.score_cache import ScoreCache, score_key
+from rag_plugin.reranking.score_cache import PassageScore, known_scores, remember_scores, score_key
 
 if TYPE_CHECKING:
     import threading
@@ -18,31 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rag_plugin.caches.byte_cache import ByteCache
     from rag_plugin.models.backends import Backend
     from rag_plugin.models.files import ModelFiles
     from rag_plugin.models.tokens import Window
     from rag_plugin.types import FloatArray, IntArray
-
-
-_STEP = 32
-"""Passages that are tokenised at once: a deadline is not spent on tokenising what will never be run."""
-
-
-@dataclass(frozen=True, slots=True)
-class PassageScore:
-    """What the model said of one passage.
-
-    Attributes:
-        logit: Unbounded, higher is better; of the best window.
-        start: First character of that window in the passage.
-        end: One past its last character.
-        windows: How many windows the passage took.
-    """
-
-    logit: float
-    start: int
-    end: int
-    windows: int
 
 
 class CrossEncoder:
@@ -55,7 +34,7 @@ class CrossEncoder:
         backend: Backend,
         max_length: int,
         window_overlap: int,
-        cache_size: int,
+        cache: ByteCache | None,
     ) -> None:
         """Score with the model in ``files``.
 
@@ -64,48 +43,39 @@ class CrossEncoder:
             backend: The runtime that runs it.
             max_length: Context in tokens for query, passage and special tokens.
             window_overlap: Tokens that neighbouring windows of a long passage share at least.
-            cache_size: Scores to remember; 0 for none.
+            cache: Where scores are remembered; ``None`` for nowhere.
         """
         self._files = files
         self._backend = backend
         self._max_length = max_length
         self._window_overlap = window_overlap
-        self._cache = ScoreCache(cache_size)
+        self._cache = cache
 
-    def scores(
-        self,
-        query: str,
-        passages: Sequence[str],
-        *,
-        deadline: float | None = None,
-        stop: threading.Event | None = None,
-    ) -> list[PassageScore | None]:
-        """Score passages, the first ones first; equal texts are scored once.
+    def reading(self, query: str, passages: Sequence[str], stop: threading.Event | None = None) -> Reading:
+        """Begin to score passages for a query; what the cache knows is fetched at once."""
+        return Reading(self, query, passages, stop)
 
-        Args:
-            query: The user's words.
-            passages: Texts, in the order in which they matter.
-            deadline: ``time.monotonic()`` at which to return with what there is.
-            stop: When set, nothing more is scored.
-
-        Returns:
-            One score per passage; ``None`` where ``deadline`` came first.
+    def score_uncached(
+        self, query: str, passages: list[str], deadline: float | None, stop: threading.Event | None
+    ) -> dict[str, PassageScore]:
+        """Scores of different passages by themselves; those that ``deadline`` left out are missing.
 
         Raises:
             ModelError: The model failed to load or to run, or gave something that is no score.
             CancelledError: ``stop`` was set.
         """
-        keys = {passage: score_key(self._identity, query, passage) for passage in passages}
-        known = self._cache.get_many(keys.values())
-        missing = [passage for passage, key in keys.items() if key not in known]
-        for first in range(0, len(missing), _STEP):
-            fresh = self._score(query, missing[first : first + _STEP], deadline, stop)
-            scored = {keys[passage]: score for passage, score in fresh.items()}
-            self._cache.put_many(scored)
-            known |= scored
-            if len(fresh) < len(missing[first : first + _STEP]):  # the deadline came
-                break
-        return [known.get(keys[passage]) for passage in passages]
+        runner = self.load()
+        cut = runner.tokenizer.windows(query, passages, self._max_length, self._window_overlap)
+        pairs = [window.pair for windows in cut for window in windows]
+        output = next(iter(runner.outputs))
+        rows = iter(runner.run(pairs, output, _logits, in_order=True, deadline=deadline, stop=stop))
+        scores = {}
+        for passage, windows in zip(passages, cut, strict=True):
+            logits = [None if row is None else float(row) for row in (next(rows) for _ in windows)]
+            score = self._best(windows, logits)
+            if score is not None:
+                scores[passage] = score
+        return scores
 
     def load(self) -> ModelRunner:
         """The loaded model.
@@ -122,29 +92,18 @@ class CrossEncoder:
         return runner
 
     @property
-    def _identity(self) -> str:
+    def cache(self) -> ByteCache | None:
+        """Where scores are remembered."""
+        return self._cache
+
+    @property
+    def identity(self) -> str:
         """What a score depends on beside its two texts."""
         choice = choose(self._files, self._backend)
         return (
             f"{self._files.fingerprint}:{choice.backend}:{choice.numerics}"
             f":{self._max_length}:{self._window_overlap}"
         )
-
-    def _score(
-        self, query: str, passages: list[str], deadline: float | None, stop: threading.Event | None
-    ) -> dict[str, PassageScore]:
-        runner = self.load()
-        cut = runner.tokenizer.windows(query, passages, self._max_length, self._window_overlap)
-        pairs = [window.pair for windows in cut for window in windows]
-        output = next(iter(runner.outputs))
-        rows = iter(runner.run(pairs, output, _logits, in_order=True, deadline=deadline, stop=stop))
-        scores = {}
-        for passage, windows in zip(passages, cut, strict=True):
-            logits = [None if row is None else float(row) for row in (next(rows) for _ in windows)]
-            score = self._best(windows, logits)
-            if score is not None:
-                scores[passage] = score
-        return scores
 
     def _best(self, windows: list[Window], logits: list[float | None]) -> PassageScore | None:
         """The best window's score; none while one of them is unread, since it might be the best."""
@@ -155,6 +114,38 @@ class CrossEncoder:
             raise ModelError(f"{self._files.graph} gave {read} as scores. The file is damaged.")
         best = read.index(max(read))
         return PassageScore(read[best], windows[best].start, windows[best].end, len(windows))
+
+
+class Reading:
+    """One query's passages, scored in their order, as many as the caller asks for; equal texts once."""
+
+    def __init__(
+        self, encoder: CrossEncoder, query: str, passages: Sequence[str], stop: threading.Event | None
+    ) -> None:
+        """Look up what is known already, in one exchange with the cache."""
+        self._encoder = encoder
+        self._query = query
+        self._passages = passages
+        self._stop = stop
+        identity = encoder.identity
+        self._keys = {passage: score_key(identity, query, passage) for passage in passages}
+        self._known = known_scores(encoder.cache, self._keys.values())
+
+    def scores(self, start: int, end: int, deadline: float | None) -> list[PassageScore | None]:
+        """Scores of the passages ``start`` to ``end``; ``None`` where ``deadline`` (``time.monotonic()``) came first.
+
+        Raises:
+            ModelError: The model failed to load or to run, or gave something that is no score.
+            CancelledError: The caller was cancelled.
+        """
+        wanted = self._passages[start:end]
+        missing = list(dict.fromkeys(text for text in wanted if self._keys[text] not in self._known))
+        if missing:
+            fresh = self._encoder.score_uncached(self._query, missing, deadline, self._stop)
+            scored = {self._keys[passage]: score for passage, score in fresh.items()}
+            remember_scores(self._encoder.cache, scored)
+            self._known |= scored
+        return [self._known.get(self._keys[passage]) for passage in wanted]
 
 
 def _logits(found: NDArray[np.float32], mask: IntArray) -> FloatArray:

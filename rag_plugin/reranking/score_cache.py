@@ -1,61 +1,74 @@
-"""A bounded memory of scores, so that the same question costs nothing the second time."""
+"""Scores under the digest of all they depend on, in any cache of bytes, so that a question costs nothing twice."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import struct
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from rag_plugin.reranking.cross_encoder import PassageScore
+    from rag_plugin.caches.byte_cache import ByteCache
 
 _KEY_BYTES = 16
 """128 bits: among a billion keys two are equal with a chance of 1e-21."""
+
+_KIND = "rerank score 1"
+"""Part of each key: other kinds of things may lie in the same cache."""
+
+_LAYOUT = struct.Struct("<dIII")
+
+SCORE_BYTES = 400
+"""Memory of one score in a :class:`~rag_plugin.caches.memory.MemoryCache`: key, value and bookkeeping, rounded up."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassageScore:
+    """What the model said of one passage.
+
+    Attributes:
+        logit: Unbounded, higher is better; of the best window.
+        start: First character of that window in the passage.
+        end: One past its last character.
+        windows: How many windows the passage took.
+    """
+
+    logit: float
+    start: int
+    end: int
+    windows: int
 
 
 def score_key(model: str, query: str, passage: str) -> bytes:
     """Digest of model, query and passage; each with its length, so that no two triples spell the same."""
     digest = blake2b(digest_size=_KEY_BYTES)
-    for part in (model, query, passage):
+    for part in (_KIND, model, query, passage):
         spelled = part.encode("utf-8", "surrogatepass")
         digest.update(len(spelled).to_bytes(8, "little"))
         digest.update(spelled)
     return digest.digest()
 
 
-class ScoreCache:
-    """The scores used last, in memory; a copy of it starts empty."""
+def known_scores(cache: ByteCache | None, keys: Iterable[bytes]) -> dict[bytes, PassageScore]:
+    """The scores known under ``keys``, in one exchange with the cache; what is no score of ours is left out."""
+    if cache is None:
+        return {}
+    found = cache.get_many(keys)
+    return {
+        key: PassageScore(*_LAYOUT.unpack(value))
+        for key, value in found.items()
+        if len(value) == _LAYOUT.size
+    }
 
-    def __init__(self, max_entries: int) -> None:
-        """Hold at most ``max_entries`` scores (about 300 bytes each)."""
-        self._max_entries = max_entries
-        self._scores: OrderedDict[bytes, PassageScore] = OrderedDict()
-        self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        """Number of scores held."""
-        return len(self._scores)
-
-    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, PassageScore]:
-        """The scores known under ``keys``."""
-        with self._lock:
-            found = {key: self._scores[key] for key in keys if key in self._scores}
-            for key in found:
-                self._scores.move_to_end(key)
-            return found
-
-    def put_many(self, scores: Mapping[bytes, PassageScore]) -> None:
-        """Remember scores; the ones unused for longest make room."""
-        with self._lock:
-            for key, score in scores.items():
-                self._scores[key] = score
-                self._scores.move_to_end(key)
-            while len(self._scores) > self._max_entries:
-                self._scores.popitem(last=False)
-
-    def __reduce__(self) -> tuple[type[ScoreCache], tuple[int]]:
-        """Neither locks nor a gigabyte of scores travel to another process."""
-        return ScoreCache, (self._max_entries,)
+def remember_scores(cache: ByteCache | None, scores: Mapping[bytes, PassageScore]) -> None:
+    """Keep scores, logits to the bit, in one exchange with the cache."""
+    if cache is not None:
+        cache.set_many(
+            {
+                key: _LAYOUT.pack(score.logit, score.start, score.end, score.windows)
+                for key, score in scores.items()
+            }
+        )

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_plugin.reranking.blend import blended, rerank_part, retrieval_part
+from rag_plugin.reranking.blend import (
+    AUTO_GAIN,
+    AUTO_SPREADS,
+    auto_weight,
+    blended,
+    rerank_part,
+    retrieval_part,
+)
 
 LOGITS = st.floats(-12, 12)
 SCORES = st.floats(-100, 100)
@@ -72,3 +79,29 @@ def test_a_hit_that_cannot_be_read_counts_as_an_average_one() -> None:
 def test_a_list_of_unreadable_hits_keeps_the_order_of_retrieval() -> None:
     final = blended(np.full(3, math.nan), np.array([1.0, 0.4, 0.0]), 0.5, reached=3)
     assert final.tolist() == sorted(final.tolist(), reverse=True)
+
+
+@given(scores=st.lists(st.floats(-50, 50), min_size=2, max_size=20))
+def test_autos_share_lets_the_model_add_its_gain_to_a_score_and_no_more(scores: list[float]) -> None:
+    low, high = min(scores), max(scores)
+    for absolute, gain in ((True, AUTO_GAIN), (False, AUTO_SPREADS * float(np.std(scores)))):
+        if high - low < 1e-3:
+            continue
+        weight = auto_weight(scores, absolute=absolute)
+        # What the model weighs against one unit of retrieval: weight / ((1 − weight) / (high − low)).
+        assert weight / (1 - weight) * (high - low) == pytest.approx(gain, rel=1e-9)
+
+
+def test_the_models_say_does_not_depend_on_how_far_down_the_list_goes() -> None:
+    scores, logits = [30.0, 26.0, 25.0, 12.0, 3.0], np.array([-4.0, 5.0, 0.0, 2.0, 1.0])
+    orders = []
+    for depth in (3, 5):
+        weight = auto_weight(scores[:depth], absolute=True)
+        final = blended(logits[:depth], retrieval_part(scores[:depth]), weight, reached=depth)
+        orders.append(np.argsort(-final).tolist()[:3])
+    assert orders[0] == orders[1] == [1, 0, 2]  # 32.2, 32.15 and 29 in the unit of the scores
+
+
+def test_equal_or_no_scores_leave_the_word_to_the_model() -> None:
+    assert auto_weight([2.0, 2.0], absolute=False) == auto_weight([2.0, 2.0], absolute=True) == 1.0
+    assert 0 < auto_weight([None, None, None], absolute=True) < 1

@@ -1,18 +1,32 @@
-"""A cache of scores: least recently used goes first, keys never collide by concatenation."""
+"""Scores come back from any cache to the bit, and keys never collide by concatenation."""
 
 from __future__ import annotations
 
-import pickle
+import math
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_plugin.reranking.cross_encoder import PassageScore
-from rag_plugin.reranking.score_cache import ScoreCache, score_key
+from rag_plugin import MemoryCache, SqliteCache
+from rag_plugin.reranking.score_cache import (
+    SCORE_BYTES,
+    PassageScore,
+    known_scores,
+    remember_scores,
+    score_key,
+)
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def a_score(logit: float) -> PassageScore:
-    return PassageScore(logit, 0, 1, 1)
+SCORES = st.builds(
+    PassageScore,
+    logit=st.floats(allow_nan=False),
+    start=st.integers(0, 2**32 - 1),
+    end=st.integers(0, 2**32 - 1),
+    windows=st.integers(1, 2**32 - 1),
+)
 
 
 @given(parts=st.tuples(st.text(), st.text(), st.text()), other=st.tuples(st.text(), st.text(), st.text()))
@@ -30,23 +44,33 @@ def test_half_a_surrogate_pair_has_a_key() -> None:
     assert score_key("m", "\ud800", "p") != score_key("m", "\ud801", "p")
 
 
-@given(actions=st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=60), size=st.integers(0, 4))
-def test_it_behaves_like_a_list_kept_in_order_of_use(actions: list[tuple[bool, int]], size: int) -> None:
-    cache, used = ScoreCache(size), []
-    for put, number in actions:
-        key = bytes([number])
-        if put:
-            cache.put_many({key: a_score(number)})
-            used = [*(other for other in used if other != key), key][-size:] if size else []
-        else:
-            found = cache.get_many([key])
-            assert found == ({key: a_score(number)} if key in used else {})
-            if found:
-                used = [*(other for other in used if other != key), key]
-        assert len(cache) == len(used)
+@given(scores=st.dictionaries(st.binary(min_size=1, max_size=16), SCORES, max_size=10))
+def test_a_score_comes_back_to_the_bit(scores: dict[bytes, PassageScore]) -> None:
+    cache = MemoryCache()
+    remember_scores(cache, scores)
+    assert known_scores(cache, scores) == scores
 
 
-def test_a_copy_starts_empty() -> None:
-    cache = ScoreCache(5)
-    cache.put_many({b"a": a_score(1.0)})
-    assert len(pickle.loads(pickle.dumps(cache))) == 0
+def test_a_file_remembers_between_processes(tmp_path: Path) -> None:
+    score = PassageScore(math.pi, 3, 17, 2)
+    with SqliteCache(tmp_path / "scores.db") as cache:
+        remember_scores(cache, {b"key": score})
+    with SqliteCache(tmp_path / "scores.db") as again:
+        assert known_scores(again, [b"key", b"other"]) == {b"key": score}
+
+
+def test_what_is_no_score_of_ours_is_left_out() -> None:
+    cache = MemoryCache()
+    cache.set_many({b"key": b"something else"})
+    assert known_scores(cache, [b"key"]) == {}
+
+
+def test_no_cache_knows_nothing() -> None:
+    remember_scores(None, {b"key": PassageScore(1.0, 0, 1, 1)})
+    assert known_scores(None, [b"key"]) == {}
+
+
+def test_a_score_takes_no_more_memory_than_is_said() -> None:
+    cache = MemoryCache()
+    remember_scores(cache, {score_key("m", "q", str(n)): PassageScore(1.0, 0, 1, 1) for n in range(100)})
+    assert cache.held_bytes <= 100 * SCORE_BYTES

@@ -1,0 +1,60 @@
+"""``rag-plugin export`` and ``rag-plugin quantize``: files that the fast back ends read, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="A known name, a folder, or an id in the hub cache.")]
+IsCrossEncoder = Annotated[bool, typer.Option("--cross-encoder", help="The model reranks; else it embeds.")]
+
+
+def export_model(model: Model, cross_encoder: IsCrossEncoder = False) -> None:
+    """Make an ONNX file of a model that has torch weights only, for every back end but torch."""
+    from rag_plugin.cli.output import messages, plain, results
+    from rag_plugin.models.export import export
+    from rag_plugin.models.files import locate
+
+    files = locate(model, kind="cross-encoder" if cross_encoder else "embedding")
+    with messages().status(f"exporting {files.name}"):
+        made = export(files)
+    results().print(plain(str(made)), markup=False, soft_wrap=True)
+
+
+def quantize_model(
+    model: Model,
+    cross_encoder: IsCrossEncoder = False,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            "--texts", help="A file with a passage a line, like yours; else Python's own documentation."
+        ),
+    ] = None,
+) -> None:
+    """Make an int8 version of a model, for backend="openvino-int8". Takes minutes."""
+    from rag_plugin.cli.output import messages, plain, results
+    from rag_plugin.errors import InvalidInputError
+    from rag_plugin.models.export import quantise
+    from rag_plugin.models.files import locate
+
+    files = locate(model, kind="cross-encoder" if cross_encoder else "embedding")
+    if texts is None:
+        passages = _pythons_documentation()
+    else:
+        try:
+            passages = texts.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise InvalidInputError(f"the texts in {texts} cannot be read: {error}") from error
+    with messages().status(f"quantising {files.name}"):
+        made = quantise(files, passages)
+    results().print(plain(str(made)), markup=False, soft_wrap=True)
+
+
+def _pythons_documentation() -> list[str]:
+    """Paragraphs of a sentence or more from what ``help()`` shows: English prose that is always there."""
+    from pydoc_data.topics import topics
+
+    paragraphs = [text for topic in topics.values() for text in topic.split("\n\n")]
+    return [" ".join(text.split()) for text in paragraphs if 200 <= len(text) <= 1500]

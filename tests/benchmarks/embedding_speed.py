@@ -1,0 +1,107 @@
+"""Embedding beside LlamaIndex's own `HuggingFaceEmbedding`: all-MiniLM-L6-v2, the same passages, rounds in turn.
+
+    python -m tests.benchmarks.embedding_speed --json results.json
+
+Printed: passages a second, the ratio to the peer, the lowest cosine to its vectors, and the median time of one query.
+Back ends whose files are not made yet (`rag-plugin export all-MiniLM-L6-v2`, `rag-plugin quantize all-MiniLM-L6-v2`)
+are made first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rag_plugin import OnnxEmbedding
+from rag_plugin.cli.models import _pythons_documentation
+from rag_plugin.errors import RagPluginError
+from rag_plugin.models.export import export, quantise
+from rag_plugin.models.files import locate
+from tests.benchmarks.data import DataMissingError, data_folder, data_is_required, load_collection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MODEL = "all-MiniLM-L6-v2"
+BACKENDS = ("onnx", "openvino", "openvino-int8")
+
+
+def measure(passages: list[str], queries: list[str], rounds: int, backends: Sequence[str]) -> dict[str, Any]:
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+    files = locate(MODEL, kind="embedding")
+    export(files)
+    if "openvino-int8" in backends:
+        quantise(files, _pythons_documentation())
+    models: dict[str, Any] = {"stock torch": HuggingFaceEmbedding(str(files.folder), device="cpu")}
+    models |= {name: OnnxEmbedding(MODEL, backend=name) for name in backends}
+    bulk: dict[str, list[float]] = {name: [] for name in models}
+    single: dict[str, list[float]] = {name: [] for name in models}
+    vectors: dict[str, np.ndarray] = {}
+    for number in range(rounds + 1):
+        for name, model in models.items():
+            started = time.perf_counter()
+            vectors[name] = np.array(model.get_text_embedding_batch(passages))
+            if number:
+                bulk[name].append(time.perf_counter() - started)
+            for query in queries:
+                started = time.perf_counter()
+                model.get_query_embedding(query)
+                if number:
+                    single[name].append(time.perf_counter() - started)
+    stock = vectors["stock torch"] / np.linalg.norm(vectors["stock torch"], axis=1, keepdims=True)
+    base = statistics.median(bulk["stock torch"])
+    one = statistics.median(single["stock torch"])
+    return {
+        name: {
+            "passages_per_s": len(passages) / statistics.median(bulk[name]),
+            "ratio": base / statistics.median(bulk[name]),
+            "lowest_cosine": float((vectors[name] * stock).sum(axis=1).min()),
+            "query_p50_ms": statistics.median(single[name]) * 1000,
+            "query_share": statistics.median(single[name]) / one,
+        }
+        for name in models
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.embedding_speed", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--collection", default="cranfield")
+    parser.add_argument("--passages", type=int, default=64)
+    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backend", action="append", help=f"more than once; default: {', '.join(BACKENDS)}")
+    parser.add_argument(
+        "--data", help="folder of the collections (default: RAG_PLUGIN_DATA or ../shared/data)"
+    )
+    parser.add_argument("--json", type=Path, help="file to write all numbers to")
+    options = parser.parse_args(arguments)
+    try:
+        collection = load_collection(options.collection, data_folder(options.data))
+    except DataMissingError as error:
+        print(error, file=sys.stderr)
+        return 1 if data_is_required() or options.data else 0
+    passages = [node.text for node in collection.to_nodes()][: options.passages]
+    queries = list(collection.queries.values())[: options.queries]
+    report = measure(passages, queries, options.rounds, options.backend or BACKENDS)
+    for name, found in report.items():
+        print(f"{name:<16}" + "  ".join(f"{key} {value:.4f}" for key, value in found.items()))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except RagPluginError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
