@@ -224,6 +224,22 @@ def test_codes_that_cannot_be_made_leave_a_store_that_scans(tmp_path, monkeypatc
         assert recall_of(store, np.ones(COUNT, bool)) == 1.0
 
 
+def test_codes_that_do_not_find_what_is_there_are_not_used(tmp_path, caplog):
+    lengths = 10.0 ** np.random.default_rng(5).uniform(-3, 3, (COUNT, 1))
+    vectors = (VECTORS[:COUNT] * lengths).astype(np.float32)
+    made = nodes(0, COUNT)
+    for node, vector in zip(made, vectors, strict=True):
+        node.embedding = vector.tolist()
+    with caplog.at_level(logging.WARNING), HybridStore(tmp_path, metric="l2", dense="pq_fastscan") as store:
+        store.add(made)
+        store.client.settle()
+        assert "every vector is compared instead" in caplog.text
+        assert codes_of(store) is None
+        query = VectorStoreQuery(query_embedding=vectors[9].tolist(), similarity_top_k=10)
+        numbers = np.array([int(name[1:]) for name in store.query(query).ids])
+        assert recall(numbers, exact_similarities("l2", vectors, vectors[9]), 10) == 1.0
+
+
 def test_a_writer_removes_what_a_killed_one_left(tmp_path):
     filled(tmp_path).close()
     left = tmp_path / "dense.4711.tmp"
