@@ -27,6 +27,7 @@ from llama_index.core.utils import get_tqdm_iterable
 
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.ingestion.cuts import spans
+from rag_plugin.ingestion.fitting import fitting
 from rag_plugin.ingestion.languages import (
     SEPARATORS,
     CutBetween,
@@ -42,6 +43,8 @@ from rag_plugin.ingestion.rulers import CharacterRuler, Ruler, Tokenizer, TokenR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
 
 POSITION_KEYS = ("chunk_index", "chunk_count", "chunk_size")
 """Metadata that says where a chunk stands. Kept out of the embedded text, so that a paragraph added above a
@@ -154,6 +157,18 @@ class RecursiveChunker(NodeParser):
             "embed_headings": embed_headings,
         }
         super().__init__(**fields, **node_parser_fields)
+
+    @classmethod
+    def for_model(
+        cls, embed_model: BaseEmbedding | None = None, *, chunk_size: int | None = None, **options: Any
+    ) -> RecursiveChunker:
+        """A chunker of chunks that the model reads whole: as long as its context (or ``chunk_size`` of its tokens), a
+        tenth of it repeated unless ``chunk_overlap`` says otherwise.
+
+        Raises:
+            InvalidInputError: The model doesn't tell what it reads, or ``chunk_size`` is more than that.
+        """
+        return cls(**{**fitting(embed_model, chunk_size), **options})
 
     @classmethod
     def class_name(cls) -> str:

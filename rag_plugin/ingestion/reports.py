@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_CUT_NODES = 100
+"""Nodes named in a report: enough to see what they have in common."""
+
 
 @dataclass(frozen=True)
 class FailedDocument:
@@ -49,6 +52,8 @@ class IngestReport:
         embedded: Nodes that were embedded.
         truncated: Nodes whose embedded text is longer than the model's context, which therefore saw only its
             beginning; 0 when the model does not tell.
+        truncated_nodes: Ids of the first of those.
+        context_tokens: What the model reads at most; None when it does not tell.
         tokens: Tokens embedded; 0 when the model does not count them.
         seconds: Wall time.
     """
@@ -61,6 +66,8 @@ class IngestReport:
     nodes: int = 0
     embedded: int = 0
     truncated: int = 0
+    truncated_nodes: tuple[str, ...] = ()
+    context_tokens: int | None = None
     tokens: int = 0
     seconds: float = 0.0
 
@@ -78,5 +85,13 @@ class IngestReport:
             if count or what == "added"
         ]
         embedded = f"{self.embedded:,} of {self.nodes:,} nodes embedded"
-        truncated = f" ({self.truncated:,} longer than the model's context)" if self.truncated else ""
+        truncated = self._told_truncated()
         return f"documents: {', '.join(parts)}; {embedded}{truncated} in {self.seconds:.1f} s"
+
+    def _told_truncated(self) -> str:
+        if not self.truncated:
+            return ""
+        return (
+            f" ({self.truncated:,} longer than the model's context of {self.context_tokens} tokens, the first "
+            f"{self.truncated_nodes[0]}: cut with RecursiveChunker.for_model(embed_model))"
+        )

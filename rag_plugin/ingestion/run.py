@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
+from rag_plugin.embeddings.context import context_of
 from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
 from rag_plugin.errors import (
     EmbeddingMismatchError,
@@ -23,7 +24,7 @@ from rag_plugin.errors import (
 )
 from rag_plugin.ingestion.chunker import RecursiveChunker
 from rag_plugin.ingestion.progress import progress_bar
-from rag_plugin.ingestion.reports import FailedDocument, IngestProgress, IngestReport
+from rag_plugin.ingestion.reports import MOST_CUT_NODES, FailedDocument, IngestProgress, IngestReport
 from rag_plugin.retries import LONGEST_RETRY_AFTER_S, is_transient, wait_s_before
 from rag_plugin.store.records import embedded_text_hash
 
@@ -43,16 +44,6 @@ down or a wrong key, not bad documents: going on would only hide it."""
 
 _PRUNE_BATCH = 1000
 """Documents deleted per transaction, so that readers and other writers get their turn."""
-
-
-@runtime_checkable
-class CountsTokens(Protocol):
-    """An embedding model that says how much of its context texts take; ``OnnxEmbedding`` does."""
-
-    max_length: int
-
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as the model sees it."""
 
 
 class NodeStore(Protocol):
@@ -111,6 +102,7 @@ class IngestionRun:
         self._max_retries = max_retries
         self._store = store
         self._embed_model = resolve_embedding(embed_model)
+        self._context = context_of(self._embed_model)
         self._chunker = RecursiveChunker() if chunker is None else chunker
         self._batch_size = batch_size
         self._prune = prune
@@ -121,6 +113,7 @@ class IngestionRun:
         self._failed: list[FailedDocument] = []
         self._failures_in_a_row = 0
         self._counts: Counter[str] = Counter()
+        self._cut_nodes: list[str] = []
 
     def take(self, documents: Iterable[BaseNode], *, show_progress: bool = False) -> IngestReport:
         """Run over all documents, and prune at the end if asked to."""
@@ -222,10 +215,16 @@ class IngestionRun:
         for node, vector in zip(nodes, vectors, strict=True):
             node.embedding = vector
         self._counts["embedded"] += len(nodes)
-        if isinstance(self._embed_model, CountsTokens):
-            tokens = self._embed_model.token_counts(texts)
+        if self._context is not None:
+            tokens = self._context.token_counts(texts)
             self._counts["tokens"] += sum(tokens)
-            self._counts["truncated"] += sum(count > self._embed_model.max_length for count in tokens)
+            cut = [
+                node.node_id
+                for node, count in zip(nodes, tokens, strict=True)
+                if count > self._context.max_length
+            ]
+            self._counts["truncated"] += len(cut)
+            self._cut_nodes.extend(cut[: MOST_CUT_NODES - len(self._cut_nodes)])
 
     def _vectors(self, texts: list[str]) -> list[list[float]]:
         """The model's answer, asked for again while it fails as services fail that will be back."""
@@ -307,6 +306,8 @@ class IngestionRun:
             nodes=self._counts["nodes"],
             embedded=self._counts["embedded"],
             truncated=self._counts["truncated"],
+            truncated_nodes=tuple(self._cut_nodes),
+            context_tokens=None if self._context is None else self._context.max_length,
             tokens=self._counts["tokens"],
             seconds=seconds,
         )
