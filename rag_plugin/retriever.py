@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -44,6 +44,9 @@ from rag_plugin.types import FloatArray, Mode
 dispatcher = get_dispatcher(__name__)
 
 _MODES = ("hybrid", "dense", "sparse")
+
+Prepared: TypeAlias = tuple[ExpandedQuery, list[FloatArray]]
+"""A query transformed, and the vectors of its texts."""
 
 
 class HybridRetriever(BaseRetriever):
@@ -91,10 +94,7 @@ class HybridRetriever(BaseRetriever):
         fusion: str = "auto",
         weights: tuple[float, float] | None = None,
         filters: MetadataFilters | None = None,
-        query_transform: BaseQueryTransform
-        | list[BaseQueryTransform]
-        | tuple[BaseQueryTransform, ...]
-        | None = None,
+        query_transform: BaseQueryTransform | Sequence[BaseQueryTransform] | None = None,
         feedback: bool = True,
         diversity: float | None = None,
         min_score: float | None = None,
@@ -102,9 +102,9 @@ class HybridRetriever(BaseRetriever):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        transform = (
-            TransformChain(query_transform) if isinstance(query_transform, list | tuple) else query_transform
-        )
+        transform: Any = query_transform
+        if isinstance(query_transform, list | tuple):
+            transform = TransformChain(query_transform)
         _check_arguments(store, embed_model, filters, transform)
         _check_count("similarity_top_k", similarity_top_k)
         _check_count("candidates", candidates)
@@ -239,7 +239,7 @@ class HybridRetriever(BaseRetriever):
         """:meth:`explain` without blocking the event loop."""
         return await self._aanswer(_checked(query))
 
-    def prepared(self, query: QueryType) -> tuple[ExpandedQuery, list[FloatArray]]:
+    def prepared(self, query: QueryType) -> Prepared:
         """The query transformed, and the vectors of its texts: all that comes before the store is searched."""
         return self._prepared(_checked(query), Stopwatch())
 
@@ -247,9 +247,7 @@ class HybridRetriever(BaseRetriever):
         clock = Stopwatch()
         return self._search([self._prepared(query_bundle, clock)], clock)[0]
 
-    def _prepared(
-        self, query_bundle: QueryBundle, clock: Stopwatch
-    ) -> tuple[ExpandedQuery, list[FloatArray]]:
+    def _prepared(self, query_bundle: QueryBundle, clock: Stopwatch) -> Prepared:
         _checked(query_bundle)
         if self._query_transform is not None:
             query_bundle = self._query_transform.run(query_bundle, self._as_metadata())
@@ -269,9 +267,7 @@ class HybridRetriever(BaseRetriever):
         prepared = await self._aprepared(query_bundle, clock)
         return (await asyncio.to_thread(self._search, [prepared], clock))[0]
 
-    async def _aprepared(
-        self, query_bundle: QueryBundle, clock: Stopwatch
-    ) -> tuple[ExpandedQuery, list[FloatArray]]:
+    async def _aprepared(self, query_bundle: QueryBundle, clock: Stopwatch) -> Prepared:
         _checked(query_bundle)
         if self._query_transform is not None:
             arun = getattr(self._query_transform, "arun", None)
@@ -306,9 +302,7 @@ class HybridRetriever(BaseRetriever):
             self._embed_model = resolve_embedding(None)
         return self._embed_model
 
-    def _search(
-        self, prepared: Sequence[tuple[ExpandedQuery, list[FloatArray]]], clock: Stopwatch
-    ) -> list[QueryExplanation]:
+    def _search(self, prepared: Sequence[Prepared], clock: Stopwatch) -> list[QueryExplanation]:
         """Search for all queries as of one moment; each one's trace tells its share of the time."""
         with self._store.view() as view:
             setting = self.setting_in(view)
