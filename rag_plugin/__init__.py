@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rag_plugin.caches.memory import MemoryCache
     from rag_plugin.caches.redis import RedisCache
     from rag_plugin.caches.sqlite import SqliteCache
+    from rag_plugin.context_window import ContextWindow
     from rag_plugin.embeddings.cached import CachedEmbedding
     from rag_plugin.embeddings.onnx import OnnxEmbedding
     from rag_plugin.errors import RagPluginError
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
     )
     from rag_plugin.retriever import HybridRetriever
     from rag_plugin.store.hybrid_store import HybridStore
+    from rag_plugin.store.qdrant.copying import index_corpus
+    from rag_plugin.store.qdrant_store import QdrantHybridStore
     from rag_plugin.tuning import generate_queries, tune
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CachedEmbedding",
+    "ContextWindow",
     "CrossEncoderRerank",
     "FeedbackTransform",
     "HyDETransform",
@@ -43,6 +47,7 @@ __all__ = [
     "IngestReport",
     "MemoryCache",
     "OnnxEmbedding",
+    "QdrantHybridStore",
     "QueryExpansionTransform",
     "RagPluginError",
     "RecursiveChunker",
@@ -53,11 +58,13 @@ __all__ = [
     "check_embeddings",
     "evaluate",
     "generate_queries",
+    "index_corpus",
     "ingest",
     "tune",
 ]
 
 _HOME = {
+    "ContextWindow": "rag_plugin.context_window",
     "CachedEmbedding": "rag_plugin.embeddings.cached",
     "CrossEncoderRerank": "rag_plugin.postprocessor",
     "FeedbackTransform": "rag_plugin.query_transform",
@@ -67,6 +74,7 @@ _HOME = {
     "IngestReport": "rag_plugin.ingestion.pipeline",
     "MemoryCache": "rag_plugin.caches.memory",
     "OnnxEmbedding": "rag_plugin.embeddings.onnx",
+    "QdrantHybridStore": "rag_plugin.store.qdrant_store",
     "QueryExpansionTransform": "rag_plugin.query_transform",
     "RagPluginError": "rag_plugin.errors",
     "RecursiveChunker": "rag_plugin.ingestion.chunker",
@@ -77,6 +85,7 @@ _HOME = {
     "check_embeddings": "rag_plugin.evaluation.embedding_checks",
     "evaluate": "rag_plugin.evaluation",
     "generate_queries": "rag_plugin.tuning",
+    "index_corpus": "rag_plugin.store.qdrant.copying",
     "ingest": "rag_plugin.ingestion.pipeline",
     "tune": "rag_plugin.tuning",
 }

@@ -15,6 +15,7 @@ Each says what was wrong, where, what was expected and found, and what to do nex
 # │   ├── StoreClosedError (RuntimeError)         used after close(), or inherited through a fork
 # │   ├── StoreFormatError                        written by a version we cannot read
 # │   ├── StoreWriteError (OSError)               the disk refused a write; nothing was changed
+# │   ├── StoreUnreachableError (ConnectionError) a store on another machine does not answer
 # │   └── StoreCorruptedError                     the truth itself is damaged
 # ├── MissingExtraError (ImportError)             an optional dependency is not installed
 # ├── ModelError (RuntimeError)                   a model failed to load or to run
@@ -71,6 +72,10 @@ class StoreFormatError(StoreError):
 
 class StoreWriteError(StoreError, OSError):
     """The disk refused a write; the store is as it was before."""
+
+
+class StoreUnreachableError(StoreError, ConnectionError):
+    """A store on another machine does not answer; what was sent may or may not have arrived."""
 
 
 class StoreCorruptedError(StoreError):

@@ -34,8 +34,8 @@ from rag_plugin.store.hybrid_search import (
     fuse_candidates,
     gather,
 )
-from rag_plugin.store.hybrid_store import HybridStore
 from rag_plugin.store.queries import check_model
+from rag_plugin.store.searchable_store import SearchableStore
 from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, learned
 from rag_plugin.store.view import View
 from rag_plugin.transforms.searching import Search, searched, texts_to_embed
@@ -53,7 +53,7 @@ class HybridRetriever(BaseRetriever):
     """Retrieve by meaning and by words from one store, fused into one ranking.
 
     Args:
-        store: Where to search.
+        store: Where to search: a HybridStore or a QdrantHybridStore.
         embed_model: What embeds queries; None takes ``Settings.embed_model`` if one was set there, else
             :class:`~rag_plugin.embeddings.onnx.OnnxEmbedding`. Never touched in mode ``sparse``.
         similarity_top_k: Hits returned.
@@ -77,6 +77,7 @@ class HybridRetriever(BaseRetriever):
 
     Example:
         >>> from llama_index.core.schema import TextNode
+        >>> from rag_plugin import HybridStore
         >>> store = HybridStore()
         >>> ids = store.add([TextNode(id_="a", text="a cat sat"), TextNode(id_="b", text="a dog ran")])
         >>> [hit.node_id for hit in HybridRetriever(store, mode="sparse").retrieve("cats")]
@@ -85,7 +86,7 @@ class HybridRetriever(BaseRetriever):
 
     def __init__(
         self,
-        store: HybridStore,
+        store: SearchableStore,
         *,
         embed_model: BaseEmbedding | None = None,
         similarity_top_k: int = 10,
@@ -133,7 +134,7 @@ class HybridRetriever(BaseRetriever):
         self._effort = effort or USUAL_EFFORT
 
     @property
-    def store(self) -> HybridStore:
+    def store(self) -> SearchableStore:
         """Where this retriever searches."""
         return self._store
 
@@ -307,21 +308,32 @@ class HybridRetriever(BaseRetriever):
         with self._store.view() as view:
             setting = self.setting_in(view)
             view = setting.scored(view)
+            k, rule, weights, feedback = setting.candidates, setting.fusion, setting.weights, setting.feedback
             queries = [self.query_in(view, *one) for one in prepared]
-            selection, k = view.select(self._filters), setting.candidates
+            views = [
+                view.near(query, dense_k=k, sparse_k=k, filters=self._filters, feedback=feedback)
+                for query in queries
+            ]
+            selection = view.select(self._filters)
             searches = [LegSearch(query, k, k, selection.mask) for query in queries]
-            gathered = gather(view, searches, effort=self._effort)
+            if all(near is view for near in views):  # here, and so searched for all queries together
+                gathered = gather(view, searches, effort=self._effort)
+            else:
+                gathered = [
+                    gather(near, [search], effort=self._effort)[0]
+                    for near, search in zip(views, searches, strict=True)
+                ]
             clock.lap("search")
-            rule, weights, feedback = setting.fusion, setting.weights, setting.feedback
             ranked = []
-            for query, candidates in zip(queries, gathered, strict=True):
+            for near, query, candidates in zip(views, queries, gathered, strict=True):
                 fused = fuse_candidates(
-                    view, query, candidates, rule=rule, weights=weights, feedback=feedback
+                    near, query, candidates, rule=rule, weights=weights, feedback=feedback
                 )
-                ranked.append((query, candidates, fused, self._chosen(view, candidates, fused)))
+                ranked.append((query, candidates, fused, self._chosen(near, candidates, fused)))
             clock.lap("fuse")
             nodes = [
-                view.nodes(candidates.positions[best], selection.filters) for _, candidates, _, best in ranked
+                near.nodes(candidates.positions[best], selection.filters)
+                for near, (_, candidates, _, best) in zip(views, ranked, strict=True)
             ]
             clock.lap("fetch")
         share = {stage: spent / len(prepared) for stage, spent in clock.seconds.items() if prepared}
@@ -379,7 +391,7 @@ def _check_count(name: str, number: Any) -> None:
 
 def _check_arguments(store: Any, embed_model: Any, filters: Any, query_transform: Any) -> None:
     for name, value, kind in (
-        ("store", store, HybridStore),
+        ("store", store, SearchableStore),
         ("embed_model", embed_model, BaseEmbedding),
         ("filters", filters, MetadataFilters),
         ("query_transform", query_transform, BaseQueryTransform),

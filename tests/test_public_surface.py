@@ -9,6 +9,7 @@ from rag_plugin import errors
 
 PUBLIC = [
     "CachedEmbedding",
+    "ContextWindow",
     "CrossEncoderRerank",
     "FeedbackTransform",
     "HyDETransform",
@@ -17,6 +18,7 @@ PUBLIC = [
     "IngestReport",
     "MemoryCache",
     "OnnxEmbedding",
+    "QdrantHybridStore",
     "QueryExpansionTransform",
     "RagPluginError",
     "RecursiveChunker",
@@ -27,6 +29,7 @@ PUBLIC = [
     "check_embeddings",
     "evaluate",
     "generate_queries",
+    "index_corpus",
     "ingest",
     "tune",
 ]
@@ -44,6 +47,7 @@ TREE = {
     "StoreClosedError": ("StoreError", RuntimeError),
     "StoreFormatError": ("StoreError", Exception),
     "StoreWriteError": ("StoreError", OSError),
+    "StoreUnreachableError": ("StoreError", ConnectionError),
     "StoreCorruptedError": ("StoreError", Exception),
     "MissingExtraError": ("RagPluginError", ImportError),
     "ModelError": ("RagPluginError", RuntimeError),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from rag_plugin.errors import InvalidInputError
 from rag_plugin.ingestion.reports import FailedDocument, IngestProgress, IngestReport
 from rag_plugin.ingestion.run import IngestionRun
 
@@ -32,11 +33,13 @@ def ingest(
     *,
     embed_model: BaseEmbedding | None = None,
     chunker: TransformComponent | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     prune: bool | Callable[[str], bool] = False,
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
     max_retries: int = 5,
+    runner: Literal["local", "ray"] = "local",
+    concurrency: int = 2,
 ) -> IngestReport:
     """Bring the store up to date with ``documents``: embed what is new, swap it in, leave the rest alone.
 
@@ -50,7 +53,8 @@ def ingest(
         store: Where to.
         embed_model: Any LlamaIndex embedding model; None means the one set in LlamaIndex's ``Settings``,
             else ``OnnxEmbedding()``, which runs locally.
-        batch_size: Nodes to embed and write at a time; a document is never split over two batches.
+        batch_size: Nodes to embed and write at a time; a document is never split over two batches. None means
+            128, or 4,096 on a cluster, which has to be kept busy.
         prune: Remove from the store every document that did not come: ``documents`` is then all there is. A
             function of the id says, after the last document, whether to: ``FolderReader.answers_for`` spares
             what lies in other folders and what could not be read this time.
@@ -60,6 +64,10 @@ def ingest(
             will be back: too many requests, 5xx, a connection that breaks. Waits grow to 8 s, or are what the
             service asks for. To stay under a limit in the first place, give the model LlamaIndex's
             ``rate_limiter`` (``llama_index.core.rate_limiter``); it is obeyed before every request.
+        runner: ``ray`` cuts and embeds on the Ray cluster this process is connected to (a local one if it is to
+            none), through ``llama-index-ingestion-ray``; the chunker and the model travel there by pickling. The
+            store is written from here all the same. Retries are then the model's own.
+        concurrency: With Ray, how many workers cut, and how many embed.
 
     Returns:
         What was added, updated, skipped, deleted and what failed. A document that fails is isolated: the
@@ -74,7 +82,9 @@ def ingest(
         MissingExtraError: Its packages are not installed.
         StoreError: The store cannot be written.
     """
-    run = IngestionRun(store, embed_model, chunker, batch_size, prune, on_progress, max_retries)
+    on_ray = _workers(runner, concurrency)
+    batch = batch_size if batch_size is not None else (4096 if on_ray else 128)
+    run = IngestionRun(store, embed_model, chunker, batch, prune, on_progress, max_retries, on_ray)
     return run.take(documents, show_progress=show_progress)
 
 
@@ -84,11 +94,13 @@ async def aingest(
     *,
     embed_model: BaseEmbedding | None = None,
     chunker: TransformComponent | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     prune: bool | Callable[[str], bool] = False,
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
     max_retries: int = 5,
+    runner: Literal["local", "ray"] = "local",
+    concurrency: int = 2,
 ) -> IngestReport:
     """:func:`ingest` on a thread of its own, so that the event loop goes on.
 
@@ -97,13 +109,24 @@ async def aingest(
     Raises:
         RagPluginError: As :func:`ingest` does.
     """
-    run = IngestionRun(store, embed_model, chunker, batch_size, prune, on_progress, max_retries)
+    on_ray = _workers(runner, concurrency)
+    batch = batch_size if batch_size is not None else (4096 if on_ray else 128)
+    run = IngestionRun(store, embed_model, chunker, batch, prune, on_progress, max_retries, on_ray)
     if isinstance(documents, AsyncIterable):
         documents = _pulled(aiter(documents), asyncio.get_running_loop(), run.cancelled)
     try:
         return await asyncio.to_thread(run.take, documents, show_progress=show_progress)
     finally:
         run.cancelled.set()
+
+
+def _workers(runner: str, concurrency: int) -> int:
+    """How many Ray workers; 0 for a local run."""
+    if runner not in ("local", "ray") or concurrency < 1:
+        raise InvalidInputError(
+            f"runner={runner!r}, concurrency={concurrency}; expected 'local' or 'ray', and 1 or more."
+        )
+    return concurrency if runner == "ray" else 0
 
 
 def _pulled(

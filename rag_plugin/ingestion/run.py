@@ -23,6 +23,7 @@ from rag_plugin.errors import (
     StoreError,
 )
 from rag_plugin.ingestion.chunker import RecursiveChunker
+from rag_plugin.ingestion.on_ray import RayRunner
 from rag_plugin.ingestion.progress import progress_bar
 from rag_plugin.ingestion.reports import MOST_CUT_NODES, FailedDocument, IngestProgress, IngestReport
 from rag_plugin.retries import LONGEST_RETRY_AFTER_S, is_transient, wait_s_before
@@ -90,6 +91,7 @@ class IngestionRun:
         prune: bool | Callable[[str], bool],
         on_progress: OnProgress | None,
         max_retries: int,
+        on_ray: int = 0,
     ) -> None:
         """As :func:`rag_plugin.ingestion.pipeline.ingest`, which checks nothing itself."""
         if batch_size < 1:
@@ -105,6 +107,7 @@ class IngestionRun:
         self._context = context_of(self._embed_model)
         self._chunker = RecursiveChunker() if chunker is None else chunker
         self._batch_size = batch_size
+        self._cluster = RayRunner(self._chunker, self._embed_model, concurrency=on_ray) if on_ray else None
         self._prune = prune
         self._on_progress = on_progress
         self._total: int | None = None
@@ -139,14 +142,13 @@ class IngestionRun:
         """Whole documents, cut into nodes, until a batch has enough nodes."""
         batch: dict[str, _Chunked] = {}
         nodes = 0
-        for document in documents:
-            _check_whole_document(document)
+        for document, cut in self._cut_all(documents):
             if document.node_id in batch:  # the later one must find the earlier one in the store
                 yield list(batch.values())
                 batch, nodes = {}, 0
             if self._prune:
                 self._seen.add(document.node_id)
-            chunked = self._cut(document)
+            chunked = self._checked(document, cut)
             if chunked is not None:
                 batch[chunked.doc_id] = chunked
                 nodes += max(1, len(chunked.nodes))
@@ -156,11 +158,23 @@ class IngestionRun:
         if batch:
             yield list(batch.values())
 
-    def _cut(self, document: BaseNode) -> _Chunked | None:
-        try:
-            nodes = list(self._chunker([document]))
-        except Exception as error:  # noqa: BLE001 - parsers are others' code and raise anything
-            self._fail(document.node_id, error)
+    def _cut_all(
+        self, documents: Iterable[BaseNode]
+    ) -> Iterator[tuple[BaseNode, list[BaseNode] | Exception]]:
+        """Each document with its nodes, or with what its parser raised."""
+        checked = map(_whole_document, documents)
+        if self._cluster is not None:
+            yield from self._cluster.cut(checked)
+            return
+        for document in checked:
+            try:
+                yield document, list(self._chunker([document]))
+            except Exception as error:  # noqa: BLE001 - parsers are others' code and raise anything
+                yield document, error
+
+    def _checked(self, document: BaseNode, nodes: list[BaseNode] | Exception) -> _Chunked | None:
+        if isinstance(nodes, Exception):
+            self._fail(document.node_id, nodes)
             return None
         if any(node.ref_doc_id != document.node_id for node in nodes):
             name = type(self._chunker).__name__
@@ -201,6 +215,12 @@ class IngestionRun:
 
     def _embed(self, nodes: list[BaseNode]) -> None:
         """Embed ``nodes``, one request of the model's own size at a time: what succeeded is not asked for again."""
+        if self._cluster is not None:
+            if nodes:
+                self._cluster.embed(nodes)
+                texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+                self._count_embedded(nodes, texts)
+            return
         size = max(1, self._embed_model.embed_batch_size)
         for start in range(0, len(nodes), size):
             self._embed_in_one_request(nodes[start : start + size])
@@ -214,7 +234,10 @@ class IngestionRun:
             )
         for node, vector in zip(nodes, vectors, strict=True):
             node.embedding = vector
-        self._counts["embedded"] += len(nodes)
+        self._count_embedded(nodes, texts)
+
+    def _count_embedded(self, nodes: list[BaseNode], texts: list[str]) -> None:
+        self._counts["embedded"] += len(texts)
         if self._context is not None:
             tokens = self._context.token_counts(texts)
             self._counts["tokens"] += sum(tokens)
@@ -313,7 +336,7 @@ class IngestionRun:
         )
 
 
-def _check_whole_document(document: object) -> None:
+def _whole_document(document: BaseNode) -> BaseNode:
     if not isinstance(document, BaseNode):
         raise InvalidInputError(
             f"Expected LlamaIndex documents, found {type(document).__name__}. "
@@ -324,3 +347,4 @@ def _check_whole_document(document: object) -> None:
             f"Node {document.node_id!r} is a piece of document {document.ref_doc_id!r}; ingest() replaces "
             "whole documents. Hand it the documents, or add ready nodes with store.add()."
         )
+    return document

@@ -85,7 +85,7 @@ _IN_SHORT = _Shortened()
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Filters that all, or any, must pass; ``negated`` turns the answer around."""
 
     every: bool
@@ -93,11 +93,12 @@ class _Group:
     members: tuple[_Filter, ...]
 
     def holds(self, metadata: Mapping[str, Any]) -> bool:
+        """Tell whether a node with this metadata passes."""
         answers = (_holds(member, metadata) for member in self.members)
         return (all(answers) if self.every else any(answers)) != self.negated
 
 
-_Filter: TypeAlias = Comparison | _Group
+_Filter: TypeAlias = Comparison | Group
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class CompiledFilters:
     """
 
     cache_key: str
-    _root: _Filter = field(compare=False, repr=False)
+    root: _Filter = field(compare=False, repr=False)
 
     def mask(self, connection: sqlite3.Connection, rows: IntArray) -> BoolArray:
         """Which rows pass, by position, read from the metadata index.
@@ -125,9 +126,9 @@ class CompiledFilters:
         Raises:
             StoreCorruptedError: What the filter had to read of the index is damaged.
         """
-        comparisons = list(dict.fromkeys(_comparisons(self._root)))
+        comparisons = list(dict.fromkeys(_comparisons(self.root)))
         masks = dict(zip(comparisons, accepted_rows(connection, rows, comparisons), strict=True))
-        mask = _combined(self._root, masks, len(rows))
+        mask = _combined(self.root, masks, len(rows))
         tail = list(tail_rows(connection))
         places = np.searchsorted(rows, np.array([row for row, _ in tail], dtype=np.int64)).tolist()
         for place, (row, metadata) in zip(places, tail, strict=True):
@@ -137,7 +138,7 @@ class CompiledFilters:
 
     def matches(self, metadata: Mapping[str, Any]) -> bool:
         """Whether a node with this metadata, as read back from JSON, passes."""
-        return _holds(self._root, metadata)
+        return _holds(self.root, metadata)
 
 
 def compile_filters(filters: MetadataFilters | None) -> CompiledFilters | None:
@@ -163,7 +164,7 @@ def compile_filters(filters: MetadataFilters | None) -> CompiledFilters | None:
     if filters is None or not filters.filters:
         return None
     root = _simplified(_compiled(filters, depth=1))
-    if isinstance(root, _Group) and not root.members and root.every != root.negated:
+    if isinstance(root, Group) and not root.members and root.every != root.negated:
         return None
     return CompiledFilters(json.dumps(_canonical(root), separators=(",", ":")), root)
 
@@ -171,7 +172,7 @@ def compile_filters(filters: MetadataFilters | None) -> CompiledFilters | None:
 # --- compiling ---------------------------------------------------------------------------------------------
 
 
-def _compiled(filters: MetadataFilters, depth: int) -> _Group:
+def _compiled(filters: MetadataFilters, depth: int) -> Group:
     if depth > MAX_DEPTH:
         raise FilterError(
             f"Metadata filters nest deeper than {MAX_DEPTH} levels. Flatten them: all filters under one "
@@ -184,8 +185,8 @@ def _compiled(filters: MetadataFilters, depth: int) -> _Group:
             f"Unknown filter condition {filters.condition!r}. Use AND, OR or NOT of FilterCondition."
         ) from error
     if not filters.filters:
-        return _Group(every=True, negated=False, members=())
-    return _Group(
+        return Group(every=True, negated=False, members=())
+    return Group(
         every=condition is FilterCondition.AND,
         negated=condition is FilterCondition.NOT,
         members=tuple(
@@ -252,12 +253,12 @@ def _simplified(node: _Filter) -> _Filter:
         return node
     members: list[_Filter] = []
     for member in map(_simplified, node.members):
-        alike = isinstance(member, _Group) and member.every == node.every and not member.negated
-        members += member.members if alike and isinstance(member, _Group) else [member]
+        alike = isinstance(member, Group) and member.every == node.every and not member.negated
+        members += member.members if alike and isinstance(member, Group) else [member]
     members = _merged(members, negated=node.every)
     if len(members) == 1 and not node.negated:
         return members[0]
-    return _Group(node.every, node.negated, tuple(members))
+    return Group(node.every, node.negated, tuple(members))
 
 
 def _merged(members: list[_Filter], *, negated: bool) -> list[_Filter]:
@@ -281,7 +282,7 @@ def _merged(members: list[_Filter], *, negated: bool) -> list[_Filter]:
 
 def _canonical(node: _Filter) -> list[Any]:
     """A description that is equal for filters that are equal but for order and repetition."""
-    if isinstance(node, _Group):
+    if isinstance(node, Group):
         members = {json.dumps(member): member for member in map(_canonical, node.members)}
         return ["all" if node.every else "any", node.negated, [members[name] for name in sorted(members)]]
     operands = [_plain(operand) for operand in node.operands]

@@ -9,8 +9,8 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.store import backups
-from rag_plugin.store.async_twins import AsyncTwins
 from rag_plugin.store.engine import Engine
+from rag_plugin.store.searchable_store import SearchableStore
 
 if TYPE_CHECKING:
     from llama_index.core import StorageContext
@@ -19,7 +19,7 @@ _PERSISTED_AS = "{namespace}__vector_store.json"
 """Name LlamaIndex's StorageContext.persist() gives a vector store's file."""
 
 
-class MovableStore(AsyncTwins):
+class MovableStore(SearchableStore):
     """A store that can be written to one file and made anew from one."""
 
     _engine: Engine = PrivateAttr()

@@ -27,9 +27,9 @@ from rag_plugin.store.vectors import validated_vector
 from rag_plugin.store.view import Selection, View
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray
 
-_CANDIDATES = 100
+CANDIDATES = 100
 """Per leg in HYBRID mode, unless ``sparse_top_k`` says otherwise."""
-_MMR_PREFETCH = 4
+MMR_PREFETCH = 4
 """MMR chooses among this many times k, as LlamaIndex's own MMR retrievers prefetch."""
 _MMR_THRESHOLD = 0.5
 
@@ -108,7 +108,7 @@ def _leg_search(view: View, query: VectorStoreQuery, mask: BoolArray | None) -> 
         case VectorStoreQueryMode.DEFAULT:
             return LegSearch(Query(_vector(view, query), None), k, 0, mask)
         case VectorStoreQueryMode.MMR:
-            return LegSearch(Query(_vector(view, query), None), _MMR_PREFETCH * k, 0, mask)
+            return LegSearch(Query(_vector(view, query), None), MMR_PREFETCH * k, 0, mask)
         case VectorStoreQueryMode.SPARSE | VectorStoreQueryMode.TEXT_SEARCH:
             terms = view.legs.sparse.query(_text(query))
             return LegSearch(Query(None, terms), 0, query.sparse_top_k or k, mask)
@@ -118,7 +118,7 @@ def _leg_search(view: View, query: VectorStoreQuery, mask: BoolArray | None) -> 
                 _vector(view, query) if alpha > 0.0 else None,
                 view.legs.sparse.query(_text(query)) if alpha < 1.0 else None,
             )
-            listed = max(k, _CANDIDATES)
+            listed = max(k, CANDIDATES)
             return LegSearch(search, listed, query.sparse_top_k or listed, mask)
         case _:
             raise UnsupportedQueryError(

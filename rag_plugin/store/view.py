@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from llama_index.core.schema import BaseNode
@@ -20,6 +20,9 @@ from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.records import node_from_payload, record_digest
 from rag_plugin.types import BoolArray, IntArray
+
+if TYPE_CHECKING:
+    from rag_plugin.store.hybrid_search import Query
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,21 @@ class View:
         mask = np.zeros(self.legs.size, bool)
         mask[self.legs.positions_of(np.array(rows, np.int64))] = True
         return mask
+
+    def near(
+        self,
+        query: Query,
+        *,
+        dense_k: int,
+        sparse_k: int,
+        filters: MetadataFilters | None = None,
+        feedback: bool = True,
+    ) -> Self:
+        """A view within whose reach is all that this search may look at.
+
+        Here everything always is; a view of a store on another machine fetches it.
+        """
+        return self
 
     def nodes(self, positions: IntArray, filters: CompiledFilters | None = None) -> list[BaseNode]:
         """The nodes at ``positions``, in that order, each verified against its digest.

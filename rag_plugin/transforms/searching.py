@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from rag_plugin.store.hybrid_store import HybridStore
+    from rag_plugin.store.searchable_store import SearchableStore
     from rag_plugin.store.view import View
     from rag_plugin.transforms.variants import ExpandedQuery
     from rag_plugin.types import FloatArray, Mode
@@ -35,7 +35,7 @@ class Search:
         embed_model: Gives what embeds queries, or None if nobody said.
     """
 
-    store: HybridStore | None = None
+    store: SearchableStore | None = None
     mode: Mode | None = None
     filters: MetadataFilters | None = None
     embed_model: Callable[[], BaseEmbedding] | None = None

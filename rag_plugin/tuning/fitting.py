@@ -11,6 +11,7 @@ import numpy as np
 from rag_plugin.errors import InvalidInputError, StoreReadOnlyError
 from rag_plugin.evaluation.measures import Measure
 from rag_plugin.evaluation.significance import paired_randomisation_test
+from rag_plugin.store.hybrid_store import HybridStore
 from rag_plugin.store.tuned import SETTING, Belonging, FusionSetting, to_remember
 from rag_plugin.tuning.gathering import Corpus, Rankings, find, rankings
 from rag_plugin.tuning.grid import alone, families
@@ -71,6 +72,11 @@ def tune(
     """
     wanted = Measure.parse(measure) if isinstance(measure, str) else measure
     store = retriever.store
+    if not isinstance(store, HybridStore):
+        raise InvalidInputError(
+            f"tune() reads whole corpora, which {store!r} keeps on another machine. Tune a HybridStore of the same "
+            "nodes; index_corpus() carries what it found over."
+        )
     check_labels(queries, qrels, folds, alpha)
     if save and store.read_only:
         raise StoreReadOnlyError(

@@ -1,0 +1,1 @@
+"""The same store face over a Qdrant cluster; needs the extra ``qdrant``."""
