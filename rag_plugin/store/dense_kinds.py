@@ -53,11 +53,11 @@ _FAMILIES: dict[str, Family] = {
 DENSE_KINDS = ("auto", "flat", *_FAMILIES)
 
 _CODED_FROM = 1_024
-"""A kind asked for by name is built from here on: below, a scan takes 0.1 ms and nothing can be learnt."""
+"""A kind asked for by name is built from here on: below, a scan takes 0.1 ms and there is little to learn from."""
 _AUTO_CODED_FROM = 10_000
-"""``auto`` scans up to here, in about 1 ms; codes and their exact second look take half of that."""
+"""``auto`` scans up to here: both ways take 1.0 ms at 10,000, and 11.5 and 1.2 ms at 100,000 (384 dimensions)."""
 _AUTO_PARTITIONED_FROM = 250_000
-"""Below, reading all codes takes under 1.5 ms and misses nothing; a partition would save little."""
+"""Below, reading all codes takes about 1.5 ms at most and misses nothing; a partition would save little."""
 
 
 def checked_kind(kind: Any) -> str:

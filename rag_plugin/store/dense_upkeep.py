@@ -24,7 +24,7 @@ from rag_plugin.types import IntArray
 logger = logging.getLogger(__name__)
 
 _SCANNED_AT_MOST = 4_096
-"""Vectors behind the codes that are scanned, in about 0.3 ms, before they are encoded too."""
+"""Vectors behind the codes that are scanned, in about 0.5 ms, before they are encoded too."""
 _SCANNED_SHARE = 0.005
 """The same as a share of all: extending copies the codes there are, and so must happen less often as they grow."""
 
