@@ -25,7 +25,7 @@ from rag_plugin.store.hybrid_search import LegSearch, Query, fuse_candidates, ga
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.store.view import View
-from tests.benchmarks.store import precomputed_vectors, real_texts
+from tests.benchmarks.store_corpus import precomputed_vectors, real_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

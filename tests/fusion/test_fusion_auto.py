@@ -12,6 +12,7 @@ from rag_plugin.fusion.auto import (
     DENSE_WEIGHT,
     EXPANSION_MASS,
     EXPANSION_TERMS,
+    FEEDBACK_DENSE_WEIGHT,
     LEAST_TRUST,
     LONG_QUERY,
     ROCCHIO,
@@ -193,8 +194,8 @@ class TestFeedback:
         assert np.argsort(-second.score).tolist() == [0, 2, 1, 3]
         assert second.score[0] == pytest.approx(second.score[2])
         listened_to = auto_with_feedback(first, np.array([9.0, 2.1, 3.0, 0.0]), np.zeros(4), scale)
-        untouched = first.sparse + math.log1p(300) * 0.5 * np.array([9.0, 2.1, 3.0, 0.0])
-        assert listened_to.score == pytest.approx(untouched)
+        alone = first.sparse + math.log1p(300) * FEEDBACK_DENSE_WEIGHT * np.array([9.0, 2.1, 3.0, 0.0])
+        assert listened_to.score == pytest.approx((first.score + alone) / 2)
 
     def test_the_parts_add_up_to_the_score(self):
         rng = np.random.default_rng(5)
