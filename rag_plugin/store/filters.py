@@ -14,6 +14,8 @@ The meaning is that of ``llama_index.core.vector_stores.utils.build_metadata_fil
   they are UTC. A date and another text compare as text.
 - TEXT_MATCH_INSENSITIVE folds case (``str.casefold``) instead of lowering it, so that STRASSE finds Straße
   and a final ς is a Σ like any other. Whatever matches lowered matches folded.
+- ``doc_id``, ``ref_doc_id`` and ``document_id`` mean the document a node was cut from, as there, but only where
+  the node's own metadata has nothing under that key; a node without a document has no value there, not "None".
 - NaN equals nothing, not even the same object inside a list.
 - Operands that cannot have been meant raise ``FilterError``: no list for IN, NIN, ANY or ALL (text would be
   taken apart into letters), a list for CONTAINS or an ordering, null for anything but IS_EMPTY, NaN.
@@ -29,8 +31,9 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from reprlib import Repr
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from llama_index.core.vector_stores.types import (
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 64
 """How deep filters may nest; nobody's do, and Python's own stack must outlast every one that we take."""
+
+DOCUMENT_KEYS = frozenset({"doc_id", "document_id", "ref_doc_id"})
+"""Names under which LlamaIndex's ``node_to_metadata_dict`` offers a node's document to filters."""
 
 # Operator → question, and whether the answer is turned around.
 _SCALAR_OPERATORS = {
@@ -101,6 +107,20 @@ class Group:
 _Filter: TypeAlias = Comparison | Group
 
 
+class Documents(Protocol):
+    """What a filter may ask about the documents that nodes were cut from."""
+
+    @property
+    def known(self) -> BoolArray:
+        """``(n,)``: which rows belong to one."""
+
+    def hits(self, comparison: Comparison) -> BoolArray:
+        """``(n,)``: the rows of documents whose id the comparison's question accepts."""
+
+    def of(self, rows: Sequence[int]) -> Mapping[int, str | None]:
+        """Id of the document of each row."""
+
+
 @dataclass(frozen=True)
 class CompiledFilters:
     """A checked filter, ready to be asked.
@@ -113,12 +133,15 @@ class CompiledFilters:
     cache_key: str
     root: _Filter = field(compare=False, repr=False)
 
-    def mask(self, connection: sqlite3.Connection, rows: IntArray) -> BoolArray:
+    def mask(
+        self, connection: sqlite3.Connection, rows: IntArray, documents: Documents | None = None
+    ) -> BoolArray:
         """Which rows pass, by position, read from the metadata index.
 
         Args:
             connection: In a transaction of the store's database.
             rows: ``(n,) int64``, ascending. Rows that are gone may be among them; their answer is arbitrary.
+            documents: Of those rows; None where no row belongs to one.
 
         Returns:
             ``(n,)``, true where the row passes.
@@ -128,17 +151,31 @@ class CompiledFilters:
         """
         comparisons = list(dict.fromkeys(_comparisons(self.root)))
         masks = dict(zip(comparisons, accepted_rows(connection, rows, comparisons), strict=True))
+        for comparison in comparisons:
+            if documents is not None and comparison.key in DOCUMENT_KEYS:
+                own = Comparison(comparison.key, Question.FILLED, (), negated=False)
+                (asked,) = accepted_rows(connection, rows, [own])
+                asked = documents.known & ~asked
+                masks[comparison][asked] = (documents.hits(comparison) != comparison.negated)[asked]
         mask = _combined(self.root, masks, len(rows))
         tail = list(tail_rows(connection))
         places = np.searchsorted(rows, np.array([row for row, _ in tail], dtype=np.int64)).tolist()
+        document_of = documents.of([row for row, _ in tail]) if documents and self._asks_documents else {}
         for place, (row, metadata) in zip(places, tail, strict=True):
             if place < len(rows) and rows[place] == row:
-                mask[place] = self.matches(metadata)
+                mask[place] = self.matches(metadata, document_of.get(row))
         return mask
 
-    def matches(self, metadata: Mapping[str, Any]) -> bool:
-        """Whether a node with this metadata, as read back from JSON, passes."""
+    def matches(self, metadata: Mapping[str, Any], ref_doc_id: str | None = None) -> bool:
+        """Whether a node with this metadata, as read back from JSON, and of this document passes."""
+        if ref_doc_id is not None and self._asks_documents:
+            absent = (key for key in DOCUMENT_KEYS if metadata.get(key) in (None, "", []))
+            metadata = {**metadata, **dict.fromkeys(absent, ref_doc_id)}
         return _holds(self.root, metadata)
+
+    @cached_property
+    def _asks_documents(self) -> bool:
+        return any(comparison.key in DOCUMENT_KEYS for comparison in _comparisons(self.root))
 
 
 def compile_filters(filters: MetadataFilters | None) -> CompiledFilters | None:

@@ -54,6 +54,11 @@ class IdHashes:
         """Positions whose id may be among ``values``, ``(n,)``; all others' are not."""
         return np.isin(self._of(column), hashes_of(values))
 
+    def present(self, column: IdColumn) -> BoolArray:
+        """Positions that have such an id, ``(n,)``."""
+        there: BoolArray = self._of(column) != _NO_ID
+        return there
+
     def distinct(self, column: IdColumn, alive: BoolArray) -> NDArray[np.uint64]:
         """Hashes of the ids at ``alive`` positions, once each, ascending."""
         found = np.unique(self._of(column)[alive])

@@ -14,6 +14,7 @@ from rag_plugin.errors import InvalidInputError, StoreCorruptedError
 from rag_plugin.store import change_log
 from rag_plugin.store.id_hashes import IdColumn, hashes_of
 from rag_plugin.store.legs import Legs
+from rag_plugin.store.node_table import StoredRecord, document_ids, read_records, rows_with_id, verify_record
 from rag_plugin.store.records import (
     NodeRecord,
     embedded_text,
@@ -21,7 +22,7 @@ from rag_plugin.store.records import (
     record_of,
     vector_digest,
 )
-from rag_plugin.store.view import StoredRecord, View, read_records, rows_with_id, verify_record
+from rag_plugin.store.view import View
 from rag_plugin.types import BoolArray, FloatArray, IntArray
 
 _BATCH_ROWS = 5_000
@@ -51,15 +52,7 @@ def ref_doc_ids(view: View, allowed: BoolArray | None = None) -> set[str]:
     Raises:
         StoreCorruptedError: SQLite's index of them is damaged.
     """
-    statement = "SELECT DISTINCT ref_doc_id FROM nodes WHERE ref_doc_id IS NOT NULL"
-    found = {ref_doc_id for (ref_doc_id,) in view.connection.execute(statement)}
-    expected = view.legs.ids.distinct("ref_doc_id", view.legs.alive)
-    texts = [value for value in found if isinstance(value, str)]  # damage can change a value's very type
-    if len(texts) != len(found) or not np.array_equal(np.unique(hashes_of(texts)), expected):
-        raise StoreCorruptedError(
-            "SQLite's index of documents is damaged. The nodes themselves are not concerned: compact() rebuilds "
-            "the index from them."
-        )
+    texts = document_ids(view.connection, view.legs)
     if allowed is None:
         return set(texts)
     shown = set(view.legs.ids.distinct("ref_doc_id", allowed).tolist())

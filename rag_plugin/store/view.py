@@ -6,19 +6,20 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from rag_plugin.errors import StoreCorruptedError
-from rag_plugin.store.change_log import read_settings, select_in
+from rag_plugin.store.change_log import read_settings
 from rag_plugin.store.filters import CompiledFilters, compile_filters
 from rag_plugin.store.id_hashes import IdColumn
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.legs import Legs
-from rag_plugin.store.records import node_from_payload, record_digest
+from rag_plugin.store.node_table import NodeDocuments, read_records, rows_with_id
+from rag_plugin.store.records import node_from_payload
 from rag_plugin.types import BoolArray, IntArray
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class View:
     def _filter_mask(self, compiled: CompiledFilters) -> BoolArray:
         mask = self.legs.masks.get(compiled.cache_key)
         if mask is None:
-            mask = compiled.mask(self.connection, self.legs.rows.items)
+            documents = NodeDocuments(self.connection, self.legs)
+            mask = compiled.mask(self.connection, self.legs.rows.items, documents)
             self.legs.masks.put(compiled.cache_key, mask)
         return mask
 
@@ -115,89 +117,10 @@ class View:
         nodes = []
         for row in rows:
             node = node_from_payload(found[row], row=row)
-            if filters is not None and not filters.matches(node.metadata):
+            if filters is not None and not filters.matches(node.metadata, node.ref_doc_id):
                 raise StoreCorruptedError(
                     f"Row {row} ({node.node_id!r}) does not pass the filter that selected it: the metadata "
                     "index is damaged. Run check(deep=True), then compact() to rebuild it."
                 )
             nodes.append(node)
         return nodes
-
-
-def rows_with_id(
-    connection: sqlite3.Connection, legs: Legs, column: IdColumn, values: Sequence[str]
-) -> list[int]:
-    """Rows whose ``column`` is among ``values``, ascending: what SQLite's index finds and nothing else exists.
-
-    Args:
-        connection: In a transaction at the change that ``legs`` reflect.
-        legs: Their hashes tell what an index must find.
-        column: Which id.
-        values: Without those that SQLite cannot hold.
-
-    Raises:
-        StoreCorruptedError: The index misses a row or leads to a wrong one.
-    """
-    if not values:
-        return []
-    statement = f"SELECT row FROM nodes WHERE {column} IN"
-    indexed = {row for (row,) in select_in(connection, statement, values)}
-    hashed = set(legs.rows.items[legs.ids.matching(column, values) & legs.alive].tolist())
-    if disputed := indexed ^ hashed:
-        # Two ids may share a hash, so the records themselves decide.
-        wanted = set(values)
-        records = read_records(connection, sorted(disputed))
-        if {record.row for record in records if getattr(record, column) in wanted} != disputed & indexed:
-            raise StoreCorruptedError(
-                f"SQLite's index of {column} is wrong about row {min(disputed)}. The nodes themselves are not "
-                "concerned: compact() rebuilds the index from them."
-            )
-    return sorted(indexed)
-
-
-class StoredRecord(NamedTuple):
-    """A row of ``nodes``, verified."""
-
-    row: int
-    node_id: str
-    ref_doc_id: str | None
-    payload: bytes
-    text_hash: bytes
-
-
-def read_records(connection: sqlite3.Connection, rows: Sequence[int]) -> list[StoredRecord]:
-    """The records in ``rows``, which must exist, in no particular order.
-
-    Raises:
-        StoreCorruptedError: A record is missing or does not match its digest.
-    """
-    found = []
-    statement = "SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE row IN"
-    for record in select_in(connection, statement, rows):
-        verify_record(*record)
-        found.append(StoredRecord(*record[:-1]))
-    if len(found) != len(set(rows)):
-        missing = sorted(set(rows) - {record.row for record in found})
-        raise StoreCorruptedError(
-            f"Row {missing[0]} is missing from the database ({len(missing)} of {len(rows)} are). Restore a backup."
-        )
-    return found
-
-
-def verify_record(
-    row: int, node_id: str, ref_doc_id: str | None, payload: bytes, text_hash: bytes, digest: bytes
-) -> None:
-    """Compare a record with its digest.
-
-    Raises:
-        StoreCorruptedError: They differ.
-    """
-    try:
-        intact = record_digest(row, node_id, ref_doc_id, payload, text_hash) == digest
-    except (TypeError, AttributeError, OverflowError):  # damage can change a column's very type or sign
-        intact = False
-    if not intact:
-        raise StoreCorruptedError(
-            f"Row {row} (node {node_id!r}) does not match its digest: the database is damaged there. "
-            "Restore a backup, or delete that node and add it again."
-        )

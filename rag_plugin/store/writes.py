@@ -17,6 +17,7 @@ import numpy as np
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError
 from rag_plugin.store import change_log, metadata_index
 from rag_plugin.store.legs import Legs
+from rag_plugin.store.node_table import StoredRecord
 from rag_plugin.store.records import (
     Incoming,
     NodeRecord,
@@ -27,7 +28,6 @@ from rag_plugin.store.records import (
     vector_digest,
 )
 from rag_plugin.store.rows import stored_rows, vectors_in
-from rag_plugin.store.view import StoredRecord
 from rag_plugin.types import FloatArray, IntArray, WriteReport
 
 
