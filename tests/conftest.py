@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
         patch.setenv(name, "1")
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    config.add_cleanup(scratch.cleanup)
+    patch.setenv("RAG_PLUGIN_CACHE", str(Path(scratch.name) / "vectors.db"))  # never the real home
     for name in ("OPENAI_API_KEY", "COHERE_API_KEY", "VOYAGE_API_KEY"):  # nobody's account pays for a test
         patch.delenv(name, raising=False)
     _block_sockets(patch)

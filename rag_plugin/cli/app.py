@@ -16,6 +16,7 @@ from rag_plugin.cli.embeddings import check_embeddings
 from rag_plugin.cli.measure import evaluate_folder, tune_store
 from rag_plugin.cli.models import export_model, quantize_model
 from rag_plugin.cli.serve import serve_mcp
+from rag_plugin.cli.vector_cache import CachePath, NoCache
 
 app = typer.Typer(
     help="Index your documents and search them by meaning and by words.",
@@ -47,12 +48,15 @@ def index(
     ] = False,
     chunk_size: Annotated[int, typer.Option(help="Largest passage, in characters.", min=1)] = 512,
     chunk_overlap: Annotated[int, typer.Option(help="Characters a passage repeats at most.", min=0)] = 50,
+    cache: CachePath = None,
+    no_cache: NoCache = False,
     json: AsJson = False,
 ) -> None:
     """Bring a store up to date with a folder; what has not changed is not embedded again."""
     from dataclasses import asdict
 
     from rag_plugin.cli.output import complain, messages, note, plain, print_json, results
+    from rag_plugin.cli.vector_cache import default_model
     from rag_plugin.errors import InvalidInputError
     from rag_plugin.ingestion.chunker import RecursiveChunker
     from rag_plugin.ingestion.pipeline import ingest
@@ -64,20 +68,27 @@ def index(
     if not len(reader):
         raise InvalidInputError(f"{path} holds no file that can be read. Expected: {', '.join(SUFFIXES)}.")
     chunker = RecursiveChunker(chunk_size, chunk_overlap)
-    with HybridStore(store) as opened, progress_bar(console=messages()) as draw:
+    with (
+        default_model(cache, no_cache) as model,
+        HybridStore(store) as opened,
+        progress_bar(console=messages()) as draw,
+    ):
         gone = reader.answers_for if prune else False
-        report = ingest(reader, opened, chunker=chunker, prune=gone, on_progress=draw)
+        report = ingest(reader, opened, embed_model=model, chunker=chunker, prune=gone, on_progress=draw)
         count = opened.count
+        known = model.stats().texts - model.stats().embedded
     for skipped in reader.skipped:
         note(f"not read: {skipped.doc_id}: {skipped.reason}")
     for failed in report.failed:
         complain(f"{failed.doc_id}: {failed.reason}")
     if json:
         skips = [asdict(skipped) for skipped in reader.skipped]
-        print_json({**asdict(report), "not_read": skips, "stored_nodes": count, "store": str(store)})
+        told = {"not_read": skips, "from_cache": known, "stored_nodes": count, "store": str(store)}
+        print_json({**asdict(report), **told})
     else:
+        spared = f"\nvectors the model did not have to make again: {known:,}" if known else ""
         results().print(
-            f"{report}\nstore: {plain(str(store))}, {count:,} nodes", markup=False, soft_wrap=True
+            f"{report}{spared}\nstore: {plain(str(store))}, {count:,} nodes", markup=False, soft_wrap=True
         )
     if report.failed:
         raise typer.Exit(1)
@@ -90,18 +101,27 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Hits to show.", min=1)] = 5,
     mode: Annotated[Mode, typer.Option(help="What to search with.")] = Mode.hybrid,
     rerank: Annotated[bool, typer.Option(help="Let a cross-encoder have a second look.")] = True,
+    cache: CachePath = None,
+    no_cache: NoCache = False,
     json: AsJson = False,
 ) -> None:
     """Search a store."""
+    from contextlib import nullcontext
+
     from rag_plugin.cli.answers import RERANK_DEPTH, answer, as_json, print_answer
     from rag_plugin.cli.output import print_json, results
+    from rag_plugin.cli.vector_cache import default_model
     from rag_plugin.postprocessor import CrossEncoderRerank
     from rag_plugin.retriever import HybridRetriever
     from rag_plugin.store.hybrid_store import HybridStore
 
-    with HybridStore(store, read_only=True) as opened:
+    words_alone = mode is Mode.sparse
+    with (
+        HybridStore(store, read_only=True) as opened,
+        nullcontext() if words_alone else default_model(cache, no_cache) as model,
+    ):
         depth = max(k, RERANK_DEPTH) if rerank else k
-        retriever = HybridRetriever(opened, similarity_top_k=depth, mode=mode.value)
+        retriever = HybridRetriever(opened, embed_model=model, similarity_top_k=depth, mode=mode.value)
         reranker = CrossEncoderRerank(top_n=k, backend="onnx") if rerank else None
         found = answer(question, retriever, reranker, top_n=k)
     if json:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rag_plugin.cli.vector_cache import CachePath, NoCache
+
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
@@ -41,12 +43,14 @@ def evaluate_folder(
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Also measure the hybrid with a cross-encoder's second look.")
     ] = False,
+    cache: CachePath = None,
+    no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
     """Measure dense, sparse and hybrid search on a labelled collection."""
     from rag_plugin.cli.answers import RERANK_DEPTH
     from rag_plugin.cli.output import print_json, results
-    from rag_plugin.embeddings.resolve import resolve_embedding
+    from rag_plugin.cli.vector_cache import default_model
     from rag_plugin.evaluation import evaluate, load_beir
     from rag_plugin.evaluation.measures import parse_measures
     from rag_plugin.postprocessor import CrossEncoderRerank
@@ -55,8 +59,8 @@ def evaluate_folder(
 
     wanted = parse_measures(measures.split(","))
     collection = load_beir(data, split=split, queries=queries)
-    embed_model = resolve_embedding(None)
     with ExitStack() as stack:
+        embed_model = stack.enter_context(default_model(cache, no_cache))
         opened = stack.enter_context(HybridStore(store))
         _fill(opened, collection, embed_model)
         hybrid = HybridRetriever(opened, embed_model=embed_model, similarity_top_k=_DEPTH)
