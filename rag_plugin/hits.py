@@ -11,7 +11,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import BaseNode, NodeWithScore
 
 from rag_plugin.store.hybrid_search import Candidates, Fused, Query
-from rag_plugin.types import LLMUsage
+from rag_plugin.types import DoubleArray, IntArray, LLMUsage
 
 
 @dataclass(frozen=True)
@@ -127,34 +127,54 @@ def hits_of(
     query: Query,
     candidates: Candidates,
     fused: Fused,
-    best: list[int],
+    best: IntArray,
     nodes: list[BaseNode],
     degraded: str | None,
 ) -> tuple[Hit, ...]:
-    """The ``best`` candidates as hits that know where their scores came from, in the order given."""
+    """The ``best`` candidates as hits that know where their scores came from, in the order given.
 
-    def part(values: Any, index: int) -> float | None:
-        return None if values is None else float(values[index])
+    Args:
+        query: What was searched for.
+        candidates: All of them.
+        fused: Their scores.
+        best: ``(h,)`` indices of those to return.
+        nodes: Theirs.
+        degraded: Why there is less here than was asked for, or None.
+    """
 
-    reasons = (
-        Explanation(
-            score=float(fused.score[index]),
+    def column(values: DoubleArray | IntArray | None) -> list[Any]:
+        return [None] * len(best) if values is None else values[best].tolist()
+
+    # Column by column: taking numbers out of arrays one at a time costs more than all the rest.
+    columns = zip(
+        nodes,
+        column(fused.score),
+        column(candidates.dense_ranks),
+        column(None if query.vector is None else candidates.dense),
+        column(candidates.sparse_ranks),
+        column(None if query.terms is None else candidates.sparse),
+        column(fused.dense),
+        column(fused.sparse),
+        column(fused.feedback),
+        strict=True,
+    )
+    hits = []
+    for rank, (node, score, dense_rank, dense, sparse_rank, sparse, *parts) in enumerate(columns, 1):
+        dense_part, sparse_part, feedback_part = parts
+        reason = Explanation(
+            score=score,
             rank=rank,
-            dense_rank=int(candidates.dense_ranks[index]) or None,
-            dense_score=None if query.vector is None else float(candidates.dense[index]),
-            sparse_rank=int(candidates.sparse_ranks[index]) or None,
-            sparse_score=None if query.terms is None else float(candidates.sparse[index]),
-            dense_part=part(fused.dense, index),
-            sparse_part=part(fused.sparse, index),
-            feedback_part=part(fused.feedback, index),
+            dense_rank=dense_rank or None,
+            dense_score=dense,
+            sparse_rank=sparse_rank or None,
+            sparse_score=sparse,
+            dense_part=dense_part,
+            sparse_part=sparse_part,
+            feedback_part=feedback_part,
             degraded=degraded,
         )
-        for rank, index in enumerate(best, 1)
-    )
-    return tuple(
-        Hit(node=node, score=reason.score, explanation=reason)
-        for node, reason in zip(nodes, reasons, strict=True)
-    )
+        hits.append(Hit(node=node, score=score, explanation=reason))
+    return tuple(hits)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -21,8 +22,9 @@ from rag_plugin.agents.tool import RetrievalTool
 from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.fusion import EQUAL_WEIGHTS, parse_fusion, parse_weights
-from rag_plugin.hits import QueryExplanation, Stopwatch, Trace, hits_of
+from rag_plugin.hits import Hit, QueryExplanation, Stopwatch, Trace, hits_of
 from rag_plugin.query_transform import ExpandedQuery, TransformChain
+from rag_plugin.retriever_arguments import check_count, check_parts, checked_query
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.diversity import diverse_order
 from rag_plugin.store.hybrid_search import (
@@ -39,7 +41,7 @@ from rag_plugin.store.searchable_store import SearchableStore
 from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, learned
 from rag_plugin.store.view import View
 from rag_plugin.transforms.searching import Search, searched, texts_to_embed
-from rag_plugin.types import FloatArray, Mode
+from rag_plugin.types import FloatArray, IntArray, Mode
 
 dispatcher = get_dispatcher(__name__)
 
@@ -106,9 +108,9 @@ class HybridRetriever(BaseRetriever):
         transform: Any = query_transform
         if isinstance(query_transform, list | tuple):
             transform = TransformChain(query_transform)
-        _check_arguments(store, embed_model, filters, transform)
-        _check_count("similarity_top_k", similarity_top_k)
-        _check_count("candidates", candidates)
+        check_parts(store, embed_model, filters, transform)
+        check_count("similarity_top_k", similarity_top_k)
+        check_count("candidates", candidates)
         if mode not in _MODES:
             raise InvalidInputError(f"mode={mode!r}; expected one of {', '.join(_MODES)}.")
         if diversity is not None and not 0.0 <= diversity <= 1.0:
@@ -159,7 +161,7 @@ class HybridRetriever(BaseRetriever):
         Raises:
             InvalidInputError: Not LlamaIndex's ``MetadataFilters``.
         """
-        _check_arguments(self._store, None, filters, None)
+        check_parts(self._store, None, filters, None)
         narrowed = copy.copy(self)
         if self._filters is not None and filters is not None:
             filters = MetadataFilters(filters=[self._filters, filters], condition=FilterCondition.AND)
@@ -172,7 +174,7 @@ class HybridRetriever(BaseRetriever):
         Raises:
             InvalidInputError: Not a whole number of 1 or more.
         """
-        _check_count("similarity_top_k", similarity_top_k)
+        check_count("similarity_top_k", similarity_top_k)
         other = copy.copy(self)
         other._similarity_top_k = similarity_top_k
         other._candidates = max(self._candidates, similarity_top_k)
@@ -210,7 +212,7 @@ class HybridRetriever(BaseRetriever):
         Raises:
             InvalidInputError: An empty query.
         """
-        bundles, clock = [_checked(query) for query in queries], Stopwatch()
+        bundles, clock = [checked_query(query) for query in queries], Stopwatch()
         found = self._search([self._prepared(bundle, clock) for bundle in bundles], clock)
         return [
             self._handle_recursive_retrieval(bundle, list(answer.hits))
@@ -220,7 +222,7 @@ class HybridRetriever(BaseRetriever):
     @dispatcher.span
     async def aretrieve_many(self, queries: Sequence[QueryType]) -> list[list[NodeWithScore]]:
         """:meth:`retrieve_many` without blocking the event loop; the queries are embedded side by side."""
-        bundles, clock = [_checked(query) for query in queries], Stopwatch()
+        bundles, clock = [checked_query(query) for query in queries], Stopwatch()
         prepared = await asyncio.gather(*(self._aprepared(bundle, clock) for bundle in bundles))
         found = await asyncio.to_thread(self._search, prepared, clock)
         return [
@@ -234,22 +236,22 @@ class HybridRetriever(BaseRetriever):
         Raises:
             InvalidInputError: An empty query.
         """
-        return self._answer(_checked(query))
+        return self._answer(checked_query(query))
 
     async def aexplain(self, query: QueryType) -> QueryExplanation:
         """:meth:`explain` without blocking the event loop."""
-        return await self._aanswer(_checked(query))
+        return await self._aanswer(checked_query(query))
 
     def prepared(self, query: QueryType) -> Prepared:
         """The query transformed, and the vectors of its texts: all that comes before the store is searched."""
-        return self._prepared(_checked(query), Stopwatch())
+        return self._prepared(checked_query(query), Stopwatch())
 
     def _answer(self, query_bundle: QueryBundle) -> QueryExplanation:
         clock = Stopwatch()
         return self._search([self._prepared(query_bundle, clock)], clock)[0]
 
     def _prepared(self, query_bundle: QueryBundle, clock: Stopwatch) -> Prepared:
-        _checked(query_bundle)
+        checked_query(query_bundle)
         if self._query_transform is not None:
             query_bundle = self._query_transform.run(query_bundle, self._as_metadata())
             clock.lap("transform")
@@ -269,7 +271,7 @@ class HybridRetriever(BaseRetriever):
         return (await asyncio.to_thread(self._search, [prepared], clock))[0]
 
     async def _aprepared(self, query_bundle: QueryBundle, clock: Stopwatch) -> Prepared:
-        _checked(query_bundle)
+        checked_query(query_bundle)
         if self._query_transform is not None:
             arun = getattr(self._query_transform, "arun", None)
             # LlamaIndex's own transforms have no async door: they wait on a thread, the loop goes on.
@@ -319,29 +321,25 @@ class HybridRetriever(BaseRetriever):
             if all(near is view for near in views):  # here, and so searched for all queries together
                 gathered = gather(view, searches, effort=self._effort)
             else:
-                gathered = [
-                    gather(near, [search], effort=self._effort)[0]
+                gathered = chain.from_iterable(
+                    gather(near, [search], effort=self._effort)
                     for near, search in zip(views, searches, strict=True)
-                ]
-            clock.lap("search")
-            ranked = []
+                )
+            found: list[tuple[Hit, ...]] = []
             for near, query, candidates in zip(views, queries, gathered, strict=True):
+                clock.lap("search")
                 fused = fuse_candidates(
                     near, query, candidates, rule=rule, weights=weights, feedback=feedback
                 )
-                ranked.append((query, candidates, fused, self._chosen(near, candidates, fused)))
-            clock.lap("fuse")
-            nodes = [
-                near.nodes(candidates.positions[best], selection.filters)
-                for near, (_, candidates, _, best) in zip(views, ranked, strict=True)
-            ]
-            clock.lap("fetch")
+                best = self._chosen(near, candidates, fused)
+                clock.lap("fuse")
+                nodes = near.nodes(candidates.positions[best], selection.filters)
+                degraded = prepared[len(found)][0].degraded
+                found.append(hits_of(query, candidates, fused, best, nodes, degraded))
+                clock.lap("fetch")
         share = {stage: spent / len(prepared) for stage, spent in clock.seconds.items() if prepared}
         answers = []
-        for (expanded, _), (query, candidates, fused, best), found in zip(
-            prepared, ranked, nodes, strict=True
-        ):
-            hits = hits_of(query, candidates, fused, best.tolist(), found, expanded.degraded)
+        for (expanded, _), hits in zip(prepared, found, strict=True):
             variants = tuple(f"{v.text} ({v.kind}, weight {v.weight:.2f})" for v in expanded.variants)
             trace = Trace(expanded.query_str, variants, dict(share), expanded.degraded, expanded.usage)
             answers.append(QueryExplanation(hits, trace))
@@ -370,7 +368,7 @@ class HybridRetriever(BaseRetriever):
         sparse = self._mode != "dense" and self._weights[1] > 0
         return searched(view, expanded, vectors, dense=dense, sparse=sparse)
 
-    def _chosen(self, view: View, candidates: Candidates, fused: Fused) -> Any:
+    def _chosen(self, view: View, candidates: Candidates, fused: Fused) -> IntArray:
         """Indices of the hits among the candidates, best first."""
         score = fused.score
         best = best_first(candidates, score, len(score))
@@ -382,29 +380,3 @@ class HybridRetriever(BaseRetriever):
             vectors = view.legs.dense.matrix(candidates.positions[best])
             best = best[diverse_order(score[best], vectors, self._diversity, self._similarity_top_k)]
         return best[: self._similarity_top_k]
-
-
-def _check_count(name: str, number: Any) -> None:
-    if not isinstance(number, int) or number < 1:
-        raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
-
-
-def _check_arguments(store: Any, embed_model: Any, filters: Any, query_transform: Any) -> None:
-    for name, value, kind in (
-        ("store", store, SearchableStore),
-        ("embed_model", embed_model, BaseEmbedding),
-        ("filters", filters, MetadataFilters),
-        ("query_transform", query_transform, BaseQueryTransform),
-    ):
-        if not isinstance(value, kind) and (value is not None or name == "store"):
-            raise InvalidInputError(f"{name}={value!r}; expected a {kind.__name__}.")
-
-
-def _checked(query: Any) -> QueryBundle:
-    """The query as a bundle, its text not empty."""
-    if not isinstance(query, str | QueryBundle):
-        raise InvalidInputError(f"The query is {query!r}; expected a text or a QueryBundle.")
-    bundle = QueryBundle(query) if isinstance(query, str) else query
-    if not bundle.query_str or not bundle.query_str.strip():
-        raise InvalidInputError("The query is empty. Give it a word or more to search for.")
-    return bundle

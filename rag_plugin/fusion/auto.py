@@ -26,6 +26,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag_plugin.fusion.scale import DenseScale, similarities
 from rag_plugin.types import DoubleArray, FloatArray, IntArray, Metric
@@ -193,7 +194,11 @@ def rocchio(query: FloatArray, vectors: FloatArray, weights: DoubleArray, metric
 
 
 def expansion_terms(
-    indptr: IntArray, term_ids: IntArray, term_weights: DoubleArray, weights: DoubleArray, query_mass: float
+    indptr: IntArray,
+    term_ids: NDArray[np.integer],
+    term_weights: DoubleArray,
+    weights: DoubleArray,
+    query_mass: float,
 ) -> tuple[IntArray, DoubleArray]:
     """The 40 terms that weigh most in the believed passages: ``Σ_d p(d) · W(t, d)``.
 

@@ -112,6 +112,8 @@ class DenseIndex:
         split = len(self.base)
         if self.tail.size == 0:
             return np.ascontiguousarray(self.base[positions])
+        if split == 0:
+            return np.ascontiguousarray(self.tail.items[positions])
         rows = np.empty((len(positions), self.dimension), np.float32)
         in_base = positions < split
         rows[in_base] = self.base[positions[in_base]]
@@ -147,10 +149,14 @@ class DenseIndex:
 
         Cosine and dot are themselves; L2 and L1 are :func:`similarity_from_distance` of the distance.
         """
-        return self._exact(self._query_form(query), positions)
+        return self.similarities_to(query, self.matrix(positions))
 
-    def _exact(self, query: DoubleArray, positions: IntArray) -> DoubleArray:
-        rows = self.matrix(positions).astype(np.float64)
+    def similarities_to(self, query: FloatArray, rows: FloatArray) -> DoubleArray:
+        """:meth:`similarities` of ``rows``, ``(m, d)`` as :meth:`matrix` gave them."""
+        return self._exact(self._query_form(query), rows)
+
+    def _exact(self, query: DoubleArray, rows: FloatArray) -> DoubleArray:
+        rows = rows.astype(np.float64)
         if self.metric in ("cosine", "dot"):
             # einsum sums every row in the same order; BLAS does not, and equal rows could differ by an ulp.
             products: DoubleArray = np.einsum("ij,j->i", rows, query)
@@ -191,7 +197,7 @@ class DenseIndex:
             part = exact[start : start + at_once]
             candidates = self._candidates(np.array(part, np.float32), k, allowed, effort)
             for query, positions in zip(part, candidates, strict=True):
-                similarities = self._exact(query, positions)
+                similarities = self._exact(query, self.matrix(positions))
                 order = np.lexsort((positions, -similarities))[:k]
                 found.append((positions[order], similarities[order]))
         return found

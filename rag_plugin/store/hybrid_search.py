@@ -7,8 +7,8 @@ to guess a missing score.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from rag_plugin.fusion import EQUAL_WEIGHTS, auto, fuse
 from rag_plugin.fusion.scale import query_scale
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.dense_index import DenseIndex, distance_from_similarity
+from rag_plugin.store.sparse_evidence import Matches
 from rag_plugin.store.sparse_view import QueryTerms
 from rag_plugin.store.view import View
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
@@ -44,6 +45,8 @@ class Candidates:
         sparse: BM25 of every candidate; zeros without a sparse leg.
         dense_ranks: Place in the dense leg's list, from 1; 0 where it did not list the node.
         sparse_ranks: The same for the sparse leg.
+        vectors: ``(m, d)`` as stored, where they were read already; fusion reads what it misses.
+        matches: Of the query's terms, likewise.
     """
 
     positions: IntArray
@@ -51,6 +54,8 @@ class Candidates:
     sparse: DoubleArray
     dense_ranks: IntArray
     sparse_ranks: IntArray
+    vectors: FloatArray | None = field(default=None, repr=False)
+    matches: Matches | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -118,10 +123,14 @@ def search_legs(
 
 def gather(
     view: View, searches: Sequence[LegSearch], *, effort: SearchEffort = USUAL_EFFORT
-) -> list[Candidates]:
-    """Search both legs and score every node either of them found, by both, for each of ``searches``."""
+) -> Iterator[Candidates]:
+    """Search both legs and score every node either of them found, by both, for each of ``searches``.
+
+    The legs are searched for all at once; what is read of the candidates, half a megabyte a query, one by one.
+    """
     found = search_legs(view, searches, effort=effort)
-    return [completed(view, search.query, hits) for search, hits in zip(searches, found, strict=True)]
+    for search, hits in zip(searches, found, strict=True):
+        yield completed(view, search.query, hits)
 
 
 def completed(view: View, query: Query, hits: LegHits) -> Candidates:
@@ -129,13 +138,16 @@ def completed(view: View, query: Query, hits: LegHits) -> Candidates:
     positions = np.unique(np.concatenate([hits.dense[0], hits.sparse[0]]))
     dense_ranks, sparse_ranks = (_ranks(positions, listed) for listed, _ in (hits.dense, hits.sparse))
     dense, sparse = np.zeros(len(positions)), np.zeros(len(positions))
+    vectors = matches = None
     if query.vector is not None and view.legs.dense is not None:
+        vectors = view.legs.dense.matrix(positions)
         dense[np.searchsorted(positions, hits.dense[0])] = hits.dense[1]
         unlisted = dense_ranks == 0
-        dense[unlisted] = view.legs.dense.similarities(query.vector, positions[unlisted])
+        dense[unlisted] = view.legs.dense.similarities_to(query.vector, vectors[unlisted])
     if query.terms is not None:
-        sparse = view.legs.sparse.scores(query.terms, positions)
-    return Candidates(positions, dense, sparse, dense_ranks, sparse_ranks)
+        matches = view.legs.sparse.matches(query.terms, positions)
+        sparse = view.legs.sparse.matched_scores(matches)
+    return Candidates(positions, dense, sparse, dense_ranks, sparse_ranks, vectors, matches)
 
 
 def fuse_candidates(
@@ -187,7 +199,7 @@ def _auto(
     feedback: bool,
 ) -> Fused:
     """``fusion="auto"``: see :mod:`rag_plugin.fusion.auto` for the rule and its source."""
-    positions, sparse, metric = candidates.positions, view.legs.sparse, dense.metric
+    positions, metric = candidates.positions, dense.metric
     if len(positions) == 0:
         return Fused(np.zeros(0))
     sample = view.legs.corpus_sample()
@@ -196,28 +208,29 @@ def _auto(
         vector, metric = dense.mixture([vector], [1.0]), "dot"
     scale = query_scale(sample.scale, auto.similarities(vector, sample.vectors, metric), view.legs.live_count)
     share = (2 * weights[0] / sum(weights), 2 * weights[1] / sum(weights))
-    evidence, own = sparse.lexical_evidence(positions), sparse.own(terms)
-    term_weights = evidence.query_weights(own.term_ids, own.counts)
+    matches = candidates.matches or view.legs.sparse.matches(terms, positions)
+    evidence, own = matches.evidence, matches.query
+    words = evidence.weighed(own.term_ids, own.counts)
     first = auto.auto_scores(
         _spread_evenly(candidates.dense, metric),
-        evidence.scores(own.term_ids, term_weights),
+        matches.scores(words),
         scale,
-        query_weight=float(term_weights.sum()),
+        query_weight=float(words.weights.sum()),
     )
     result = first
     if feedback and auto.feedback_share(first) > 0.0:
-        vectors = dense.matrix(positions)
+        vectors = dense.matrix(positions) if candidates.vectors is None else candidates.vectors
         best, believed = auto.feedback_weights(first.score)
         moved = auto.rocchio(vector, vectors[best], believed, dense.metric)
-        read, known = evidence.weights_in(best), evidence.idf(own.term_ids) > 0
+        read = evidence.weights_in(best)
         expanded, counts = auto.expansion_terms(
             read.starts,
-            read.term_ids.astype(np.int64),
+            read.term_ids,
             read.values,
             believed,
-            float(own.counts[known].sum()),
+            float(own.counts[words.idf > 0].sum()),
         )
-        expansion = evidence.scores(expanded, evidence.query_weights(expanded, counts))
+        expansion = evidence.scores(evidence.weighed(expanded, counts))
         result = auto.auto_with_feedback(first, auto.similarities(moved, vectors, metric), expansion, scale)
     # Feedback speaks for both legs, so it fades with the one that is wanted less.
     parts = (share[0] * result.dense, share[1] * result.sparse, min(share) * result.feedback)

@@ -8,22 +8,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.bm25 import Bm25, normalised_lengths
 from rag_plugin.store.sparse_passages import PassageTerms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_plugin.store.sparse_search import ScratchPool
+    from rag_plugin.store.sparse_view import QueryTerms
     from rag_plugin.types import DoubleArray, IntArray
 
 # The same under every ranking variant, so that what was fitted on it stays true.
 _FORM: Final = Bm25("lucene", k1=1.5, b=0.75)
 _TYPICAL_IDF: Final = 5.0
+
+
+class WeighedTerms(NamedTuple):
+    """A query's terms and what they weigh.
+
+    Attributes:
+        term_ids: (q,) distinct.
+        idf: (q,) 0 where no live passage holds the term.
+        weights: (q,) ``qtf·(idf/5)^½``, of any sign.
+    """
+
+    term_ids: IntArray
+    idf: DoubleArray
+    weights: DoubleArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,38 +67,42 @@ class LexicalEvidence:
         """(q,) idf of terms; 0 where no live passage holds one."""
         return _FORM.idf(self.document_frequency[term_ids].astype(np.int64), self.live_count)
 
-    def query_weights(self, term_ids: IntArray, counts: DoubleArray) -> DoubleArray:
-        """(q,) What each term of a query weighs: ``qtf·(idf/5)^½``.
+    def weighed(self, term_ids: IntArray, counts: DoubleArray) -> WeighedTerms:
+        """Terms of a query with their weights.
 
         Args:
             term_ids: (q,) distinct.
             counts: (q,) how often the query holds each, any real number.
         """
-        return counts * np.sqrt(self.idf(term_ids) / _TYPICAL_IDF)
+        idf = self.idf(term_ids)
+        return WeighedTerms(term_ids, idf, counts * np.sqrt(idf / _TYPICAL_IDF))
 
-    def scores(self, term_ids: IntArray, weights: DoubleArray) -> DoubleArray:
-        """(m,) ``Σ_t weight(t)·W(t, d)``; with :meth:`query_weights` what fusion calls the lexical score.
+    def scores(self, query: WeighedTerms) -> DoubleArray:
+        """(m,) ``Σ_t weight(t)·W(t, d)``: what fusion calls the lexical score."""
+        hits, holders, which = self._found(query.term_ids)
+        worth = (query.weights * query.idf)[which] * self._saturation(hits, holders)
+        # Added term by term in the order of their numbers: passages alike score alike, alone or among others.
+        return np.bincount(holders, weights=worth, minlength=len(self.lengths)).astype(np.float64, copy=False)
 
-        Args:
-            term_ids: (q,) distinct.
-            weights: (q,) of any sign.
-        """
-        count = len(self.lengths)
-        if not (len(term_ids) and self.live_count):
-            return np.zeros(count)
+    def frequencies(self, term_ids: IntArray) -> DoubleArray:
+        """(q, m) How often each of these terms, all distinct, occurs in each passage."""
+        hits, holders, which = self._found(term_ids)
+        found = np.zeros((len(term_ids), len(self.lengths)))
+        found[which, holders] = self.read.values[hits]
+        return found
+
+    def _found(self, term_ids: IntArray) -> tuple[IntArray, IntArray, NDArray[np.int32]]:
+        """Where the passages hold these terms: entries in `read`, whose they are, indices into ``term_ids``."""
         # Marking the few terms asked for and looking every term of the passages up in the marks costs the same
         # for 4 terms and for 50.
         with self._pool.scratch(0, len(self.document_frequency)) as scratch:
             marks = scratch.marks
             marks[term_ids] = np.arange(1, len(term_ids) + 1, dtype=np.int32)
-            marked = marks[self.read.term_ids]
+            marked = marks.take(self.read.term_ids)
             marks[term_ids] = 0
         # Of booleans: NumPy finds those ten times as fast as numbers other than 0.
         hits = np.flatnonzero(marked != 0)
-        holders = self._holders[hits]
-        worth = (weights * self.idf(term_ids))[marked[hits] - 1] * self._saturation(hits, holders)
-        # Added term by term in the order of their numbers: passages alike score alike, alone or among others.
-        return np.bincount(holders, weights=worth, minlength=count).astype(np.float64, copy=False)
+        return hits, self._holders[hits], marked[hits] - 1
 
     def weights_in(self, chosen: IntArray) -> PassageTerms:
         """``W(t, d)`` of each term of some of the passages.
@@ -100,9 +119,9 @@ class LexicalEvidence:
         return PassageTerms(starts, term_ids, weights)
 
     def _saturation(self, entries: IntArray, holders: IntArray) -> DoubleArray:
-        return _FORM.saturation(
-            self.read.values[entries], self._float_lengths[holders], self.average_length or 1.0
-        )
+        frequency = self.read.values[entries].astype(np.float64)
+        saturation: DoubleArray = frequency / (self.norms[holders] + frequency)
+        return saturation
 
     @cached_property
     def _holders(self) -> IntArray:
@@ -110,5 +129,43 @@ class LexicalEvidence:
         return np.repeat(np.arange(len(self.lengths)), np.diff(self.read.starts))
 
     @cached_property
-    def _float_lengths(self) -> DoubleArray:
-        return self.lengths.astype(np.float64)
+    def norms(self) -> DoubleArray:
+        """(m,) K of each passage."""
+        lengths = self.lengths.astype(np.float64)
+        return normalised_lengths(lengths, self.average_length or 1.0, k1=_FORM.k1, b=_FORM.b)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """One query's terms in some passages: read once, for the leg's own score and for fusion's.
+
+    Attributes:
+        query: By the numbers of the index that was read.
+        frequencies: (q, m) how often each term occurs in each passage.
+        evidence: All that the passages hold.
+    """
+
+    query: QueryTerms
+    frequencies: DoubleArray
+    evidence: LexicalEvidence
+
+    def scores(self, query: WeighedTerms) -> DoubleArray:
+        """(m,) What :meth:`LexicalEvidence.scores` gives for the same terms, to the last bit.
+
+        Args:
+            query: Terms and weights of :attr:`query`.
+        """
+        frequencies = self.frequencies
+        return summed(query.weights * query.idf, frequencies / (self.evidence.norms + frequencies))
+
+
+def summed(weights: DoubleArray, values: DoubleArray) -> DoubleArray:
+    """(m,) Σ_t weights[t] · values[t], added in the order of the terms.
+
+    Passages alike must score alike, alone or among others: a matrix product adds each column in an order of
+    its own.
+    """
+    total = np.zeros(values.shape[1])
+    for weight, row in zip(weights.tolist(), values, strict=True):
+        total += weight * row
+    return total

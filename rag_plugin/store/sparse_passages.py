@@ -22,12 +22,12 @@ class PassageTerms(NamedTuple):
     Attributes:
         starts: (m + 1,), where each passage's terms begin and end.
         term_ids: (P,) their numbers.
-        values: (P,) how often each occurs, or what it weighs.
+        values: (P,) how often each occurs, of some integer type, or what it weighs.
     """
 
     starts: IntArray
     term_ids: NDArray[np.int32]
-    values: DoubleArray
+    values: NDArray[Any]
 
 
 class _Source(NamedTuple):
@@ -63,17 +63,20 @@ class PassageLists:
             widths[rows] = ends - begins
         starts = np.zeros(len(positions) + 1, np.int64)
         np.cumsum(widths, out=starts[1:])
-        if len(parts) == 1 and len(parts[0][1]) == len(positions):
-            source, _, begins, ends = parts[0]
-            entries, _ = _entries(begins, ends)
-            return PassageTerms(starts, source.terms[entries], source.frequencies[entries].astype(np.float64))
-        term_ids = np.empty(starts[-1], np.int32)
-        values = np.empty(starts[-1], np.float64)
-        for source, rows, begins, ends in parts:
-            entries, _ = _entries(begins, ends)
-            target, _ = _entries(starts[rows], starts[rows + 1])
-            term_ids[target] = source.terms[entries]
-            values[target] = source.frequencies[entries]
+        if not parts:
+            return PassageTerms(starts, np.empty(0, np.int32), np.empty(0, np.int32))
+        places = [_entries(begins, ends)[0] for _, _, begins, ends in parts]
+        # `take` gathers twice as fast as indexing.
+        term_ids = np.concatenate([part[0].terms.take(at) for part, at in zip(parts, places, strict=True)])
+        values = np.concatenate(
+            [part[0].frequencies.take(at) for part, at in zip(parts, places, strict=True)]
+        )
+        order = np.concatenate([rows for _, rows, _, _ in parts])
+        if (order[1:] < order[:-1]).any():  # passages asked for in another order than they lie in
+            target, _ = _entries(starts[order], starts[order + 1])
+            source = np.empty_like(target)
+            source[target] = np.arange(len(target))
+            term_ids, values = term_ids[source], values[source]
         return PassageTerms(starts, term_ids, values)
 
     def frequencies(self, term_ids: IntArray, positions: IntArray, marks: NDArray[np.int32]) -> DoubleArray:

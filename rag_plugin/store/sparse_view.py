@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from rag_plugin.store.bm25 import average_okapi_idf
-from rag_plugin.store.sparse_evidence import LexicalEvidence
+from rag_plugin.store.sparse_evidence import LexicalEvidence, Matches, summed
 from rag_plugin.store.sparse_kernel import COMPILED_FROM, CompiledSearch
 from rag_plugin.store.sparse_passages import PassageLists, PassageTerms
 from rag_plugin.store.sparse_postings import PostingSearch
@@ -252,7 +252,7 @@ class SparseView:
         frequencies = self._frequencies(query.term_ids, positions)
         held = frequencies.any(axis=0)
         positions, frequencies = positions[held], frequencies[:, held]
-        scores = self._scored(frequencies, weights, positions)
+        scores = self._scored(frequencies, weights, self.lengths(positions))
         order = np.lexsort((positions, -scores))[:k]
         return positions[order], scores[order]
 
@@ -270,21 +270,37 @@ class SparseView:
             (m,) scores.
         """
         query = self.own(query)
-        frequencies = self._frequencies(query.term_ids, positions)
-        scores = self._scored(frequencies, self._weights(query), positions)
+        return self._of_holders(query, self._frequencies(query.term_ids, positions), self.lengths(positions))
+
+    def matches(self, query: QueryTerms | str, positions: IntArray) -> Matches:
+        """What live passages hold, and of the query's terms in particular, read once.
+
+        Args:
+            query: A text, or what `query` made of it.
+            positions: (m,) in any order.
+        """
+        query, evidence = self.own(query), self.lexical_evidence(positions)
+        return Matches(query, evidence.frequencies(query.term_ids), evidence)
+
+    def matched_scores(self, matches: Matches) -> DoubleArray:
+        """(m,) What `scores` gives for the query and passages of ``matches``."""
+        return self._of_holders(matches.query, matches.frequencies, matches.evidence.lengths)
+
+    def _of_holders(self, query: QueryTerms, frequencies: DoubleArray, lengths: IntArray) -> DoubleArray:
+        scores = self._scored(frequencies, self._weights(query), lengths)
         return np.where(frequencies.any(axis=0), scores, 0.0)
 
     def _weights(self, query: QueryTerms) -> DoubleArray:
         idf = self.inverse_document_frequency(query.term_ids)
         return query.counts * idf * self.bm25.scale
 
-    def _scored(self, frequencies: DoubleArray, weights: DoubleArray, positions: IntArray) -> DoubleArray:
+    def _scored(self, frequencies: DoubleArray, weights: DoubleArray, lengths: IntArray) -> DoubleArray:
         if not (weights.size and self.total_length):
-            return np.zeros(len(positions))
-        lengths = np.broadcast_to(self._lengths.items[positions].astype(np.float64), frequencies.shape).copy()
+            return np.zeros(len(lengths))
+        lengths_of_each = np.broadcast_to(lengths.astype(np.float64), frequencies.shape).copy()
         constant = self.bm25.constant(weights / self.bm25.scale)
         return (
-            _summed(weights, self.bm25.saturation(frequencies.copy(), lengths, self.average_length))
+            summed(weights, self.bm25.saturation(frequencies.copy(), lengths_of_each, self.average_length))
             + constant
         )
 
@@ -341,15 +357,3 @@ class SparseView:
             average_length=self.average_length,
             _pool=self._shared.pool,
         )
-
-
-def _summed(weights: DoubleArray, values: DoubleArray) -> DoubleArray:
-    """(m,) Σ_t weights[t] · values[t], added in the order of the terms.
-
-    Passages alike must score alike, alone or among others: a matrix product adds each column in an order of
-    its own.
-    """
-    total = np.zeros(values.shape[1])
-    for weight, row in zip(weights.tolist(), values, strict=True):
-        total += weight * row
-    return total

@@ -63,7 +63,7 @@ def _terms(
     weights = sparse.lexical_evidence(read).weights_in(np.arange(len(read)))
     numbers, counts = expansion_terms(
         weights.starts,
-        weights.term_ids.astype(np.int64),
+        weights.term_ids,
         weights.values,
         believed,
         _held_words(view, look),

@@ -81,19 +81,19 @@ def first_look(view: View, query: Query, mask: BoolArray | None) -> FirstLook:
         mask: (n,) positions that may be looked at, None for all.
     """
     (found,) = gather(view, [LegSearch(query, _CANDIDATES, _CANDIDATES, mask)])
-    positions, sparse, dense = found.positions, view.legs.sparse, view.legs.dense
+    positions, dense = found.positions, view.legs.dense
     lexical = np.zeros(len(positions))
     weight = 0.0
-    if query.terms is not None:
-        evidence, terms = sparse.lexical_evidence(positions), sparse.own(query.terms)
-        weights = evidence.query_weights(terms.term_ids, terms.counts)
-        lexical, weight = evidence.scores(terms.term_ids, weights), float(weights.sum())
-    if query.vector is None or dense is None:
+    if found.matches is not None:
+        terms = found.matches.query
+        words = found.matches.evidence.weighed(terms.term_ids, terms.counts)
+        lexical, weight = found.matches.scores(words), float(words.weights.sum())
+    if query.vector is None or dense is None or found.vectors is None:
         return FirstLook(query, positions, lexical, lexical_strength(lexical), lead_of_best(lexical))
     sample = view.legs.corpus_sample()
     spread = auto.similarities(query.vector, sample.vectors, dense.metric)
     scale = query_scale(sample.scale, spread, view.legs.live_count)
-    similarity = auto.similarities(query.vector, dense.matrix(positions), dense.metric)
+    similarity = auto.similarities(query.vector, found.vectors, dense.metric)
     first = auto.auto_scores(similarity, lexical, scale, query_weight=weight)
     return FirstLook(
         query, positions, first.score, 1.0 - auto.feedback_share(first), lead_of_best(first.score)

@@ -81,7 +81,7 @@ def measured(legs: Legs, words: list[list[str]]) -> dict[str, Any]:
         # Far enough that no passage stands out: else feedback would not be asked.
         vector = (near + 0.1 * rng.standard_normal(len(near))).astype(np.float32)
         queries.append(Query(vector, legs.sparse.query(" ".join(passage[:QUERY_WORDS]))))
-    found = gather(view, [LegSearch(query, CANDIDATES, CANDIDATES, None) for query in queries])
+    found = list(gather(view, [LegSearch(query, CANDIDATES, CANDIDATES, None) for query in queries]))
     asked = list(zip(queries, found, strict=True))
     spoke = [fuse_candidates(view, query, each).feedback for query, each in asked]
     report: dict[str, Any] = {

@@ -213,9 +213,9 @@ def test_fusion_scores_follow_their_formula_under_every_variant():
         index = SparseIndex.empty(SIMPLE, Bm25.named(variant)).append(texts)
         everything = np.arange(len(texts))
         evidence, analysed = index.lexical_evidence(everything), index.query(query)
-        weights = evidence.query_weights(analysed.term_ids, analysed.counts)
-        np.testing.assert_allclose(evidence.scores(analysed.term_ids, weights), expected, rtol=1e-12)
-        weighed = dict(zip(analysed.term_ids.tolist(), weights, strict=True))
+        words = evidence.weighed(analysed.term_ids, analysed.counts)
+        np.testing.assert_allclose(evidence.scores(words), expected, rtol=1e-12)
+        weighed = dict(zip(analysed.term_ids.tolist(), words.weights, strict=True))
         backwards = everything[::-1]
         starts, term_ids, values = evidence.weights_in(backwards)
         by_hand = [

@@ -275,7 +275,7 @@ class FetchedView(View):
 
     async def _of_feedback(self, view: Self, query: Query, depths: tuple[int, int]) -> dict[str, int]:
         """Document frequencies of the terms that feedback may add to the query."""
-        candidates = gather(view, [LegSearch(query, *depths, mask=None)])[0]
+        candidates = next(gather(view, [LegSearch(query, *depths, mask=None)]))
         first = fuse_candidates(view, query, candidates, feedback=False)
         best = candidates.positions[best_first(candidates, first.score, auto.FEEDBACK_DEPTH)]
         read = view.legs.sparse.passage_terms(best)

@@ -1,0 +1,41 @@
+"""What a retriever accepts: arguments and queries, checked before anything is searched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
+from llama_index.core.schema import QueryBundle
+from llama_index.core.vector_stores.types import MetadataFilters
+
+from rag_plugin.errors import InvalidInputError
+from rag_plugin.store.searchable_store import SearchableStore
+
+
+def check_count(name: str, number: Any) -> None:
+    """Refuse what is no whole number, 1 or more."""
+    if not isinstance(number, int) or number < 1:
+        raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
+
+
+def check_parts(store: Any, embed_model: Any, filters: Any, query_transform: Any) -> None:
+    """Refuse parts of a retriever that are not what they should be; all but the store may be None."""
+    for name, value, kind in (
+        ("store", store, SearchableStore),
+        ("embed_model", embed_model, BaseEmbedding),
+        ("filters", filters, MetadataFilters),
+        ("query_transform", query_transform, BaseQueryTransform),
+    ):
+        if not isinstance(value, kind) and (value is not None or name == "store"):
+            raise InvalidInputError(f"{name}={value!r}; expected a {kind.__name__}.")
+
+
+def checked_query(query: Any) -> QueryBundle:
+    """The query as a bundle, its text not empty."""
+    if not isinstance(query, str | QueryBundle):
+        raise InvalidInputError(f"The query is {query!r}; expected a text or a QueryBundle.")
+    bundle = QueryBundle(query) if isinstance(query, str) else query
+    if not bundle.query_str or not bundle.query_str.strip():
+        raise InvalidInputError("The query is empty. Give it a word or more to search for.")
+    return bundle
