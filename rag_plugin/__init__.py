@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rag_plugin.answering.engine import build_query_engine
     from rag_plugin.caches.memory import MemoryCache
     from rag_plugin.caches.redis import RedisCache
     from rag_plugin.caches.sqlite import SqliteCache
@@ -55,6 +56,7 @@ __all__ = [
     "SpellingTransform",
     "SqliteCache",
     "aingest",
+    "build_query_engine",
     "check_embeddings",
     "evaluate",
     "generate_queries",
@@ -82,6 +84,7 @@ _HOME = {
     "SqliteCache": "rag_plugin.caches.sqlite",
     "SpellingTransform": "rag_plugin.query_transform",
     "aingest": "rag_plugin.ingestion.pipeline",
+    "build_query_engine": "rag_plugin.answering.engine",
     "check_embeddings": "rag_plugin.evaluation.embedding_checks",
     "evaluate": "rag_plugin.evaluation",
     "generate_queries": "rag_plugin.tuning",

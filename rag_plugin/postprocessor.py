@@ -19,7 +19,7 @@ from rag_plugin.errors import InvalidInputError, ModelError
 from rag_plugin.models.backends import Backend, parse_backend
 from rag_plugin.models.files import locate
 from rag_plugin.models.workers import off_loop
-from rag_plugin.reranking.cross_encoder import CrossEncoder
+from rag_plugin.reranking.cross_encoder import CrossEncoder, Reading
 from rag_plugin.reranking.depth import DEFAULT_RISK
 from rag_plugin.reranking.score_cache import SCORE_BYTES
 from rag_plugin.reranking.second_look import Reranked, Reranking, SecondLook, unchanged
@@ -208,6 +208,17 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             self.postprocess_nodes(list(found), query_str=query)
             for query, found in zip(queries, hits, strict=True)
         ]
+
+    def logits(self, query: str, texts: Sequence[str]) -> list[float]:
+        """What the model says of each text, unblended: 0 is the border between irrelevant and relevant.
+
+        Raises:
+            InvalidInputError: The query is empty.
+            ModelError: The model failed.
+        """
+        _require(bool(query.strip()), "The query is empty: there is nothing to compare the texts with.")
+        read = Reading(self._encoder, query, texts, None).scores(0, len(texts), None)
+        return [score.logit for score in read if score is not None]  # without a deadline, none is left out
 
     def warm_up(self) -> None:
         """Load the model and run it once, so that the first query doesn't have to.

@@ -26,6 +26,7 @@ PUBLIC = [
     "SqliteCache",
     "SpellingTransform",
     "aingest",
+    "build_query_engine",
     "check_embeddings",
     "evaluate",
     "generate_queries",

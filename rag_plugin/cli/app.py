@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from rag_plugin.cli.ask import ask
 from rag_plugin.cli.embeddings import check_embeddings
 from rag_plugin.cli.measure import evaluate_folder, tune_store
 from rag_plugin.cli.models import export_model, quantize_model
@@ -204,6 +205,7 @@ def demo(store: StorePath = _DEMO_STORE) -> None:
     console.print(f'Ask your own: {command} search --store {plain(str(store))} "..."', markup=False)
 
 
+app.command("ask")(ask)
 app.command("check-embeddings")(check_embeddings)
 app.command("export")(export_model)
 app.command("quantize")(quantize_model)

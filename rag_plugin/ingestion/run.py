@@ -217,9 +217,12 @@ class IngestionRun:
         """Embed ``nodes``, one request of the model's own size at a time: what succeeded is not asked for again."""
         if self._cluster is not None:
             if nodes:
-                self._cluster.embed(nodes)
-                texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-                self._count_embedded(nodes, texts)
+                try:
+                    self._cluster.embed(nodes)
+                finally:  # where one failed, the others have their vectors and are not sent again
+                    done = [node for node in nodes if node.embedding is not None]
+                    texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in done]
+                    self._count_embedded(done, texts)
             return
         size = max(1, self._embed_model.embed_batch_size)
         for start in range(0, len(nodes), size):
