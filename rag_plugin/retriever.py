@@ -23,8 +23,8 @@ from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.fusion import EQUAL_WEIGHTS, parse_fusion, parse_weights
 from rag_plugin.hits import Hit, QueryExplanation, Stopwatch, Trace, hits_of
-from rag_plugin.query_transform import ExpandedQuery, TransformChain
-from rag_plugin.retriever_arguments import check_count, check_parts, checked_query
+from rag_plugin.query_transform import ExpandedQuery
+from rag_plugin.retriever_arguments import check_count, check_parts, checked_query, one_transform
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.diversity import diverse_order
 from rag_plugin.store.hybrid_search import (
@@ -105,10 +105,7 @@ class HybridRetriever(BaseRetriever):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        transform: Any = query_transform
-        if isinstance(query_transform, list | tuple):
-            transform = TransformChain(query_transform)
-        check_parts(store, embed_model, filters, transform)
+        check_parts(store, embed_model, filters)
         check_count("similarity_top_k", similarity_top_k)
         check_count("candidates", candidates)
         if mode not in _MODES:
@@ -128,7 +125,7 @@ class HybridRetriever(BaseRetriever):
         self._fusion = parse_fusion(fusion)
         self._weights: tuple[float, float] = (shares[0], shares[1])
         self._filters = filters
-        self._query_transform: Any = transform
+        self._query_transform = one_transform(query_transform)
         self._feedback = feedback
         self._takes_tuning = mode == "hybrid" and fusion == "auto" and weights is None
         self._diversity = diversity or 0.0
@@ -161,7 +158,7 @@ class HybridRetriever(BaseRetriever):
         Raises:
             InvalidInputError: Not LlamaIndex's ``MetadataFilters``.
         """
-        check_parts(self._store, None, filters, None)
+        check_parts(self._store, None, filters)
         narrowed = copy.copy(self)
         if self._filters is not None and filters is not None:
             filters = MetadataFilters(filters=[self._filters, filters], condition=FilterCondition.AND)

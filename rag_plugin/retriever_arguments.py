@@ -10,6 +10,7 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from rag_plugin.errors import InvalidInputError
+from rag_plugin.query_transform import TransformChain
 from rag_plugin.store.searchable_store import SearchableStore
 
 
@@ -19,16 +20,28 @@ def check_count(name: str, number: Any) -> None:
         raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
 
 
-def check_parts(store: Any, embed_model: Any, filters: Any, query_transform: Any) -> None:
+def check_parts(store: Any, embed_model: Any, filters: Any) -> None:
     """Refuse parts of a retriever that are not what they should be; all but the store may be None."""
     for name, value, kind in (
         ("store", store, SearchableStore),
         ("embed_model", embed_model, BaseEmbedding),
         ("filters", filters, MetadataFilters),
-        ("query_transform", query_transform, BaseQueryTransform),
     ):
         if not isinstance(value, kind) and (value is not None or name == "store"):
             raise InvalidInputError(f"{name}={value!r}; expected a {kind.__name__}.")
+
+
+def one_transform(given: Any) -> BaseQueryTransform | None:
+    """The transform that a user gave as ``query_transform=``, several in a list as one.
+
+    Raises:
+        InvalidInputError: It is no query transform, nor a list of them.
+    """
+    if isinstance(given, list | tuple):
+        return TransformChain(given)
+    if given is not None and not isinstance(given, BaseQueryTransform):
+        raise InvalidInputError(f"query_transform={given!r}; expected a BaseQueryTransform.")
+    return given
 
 
 def checked_query(query: Any) -> QueryBundle:

@@ -101,6 +101,63 @@ def sends(body: bytes) -> Callable[[Handler], None]:
     return lambda handler: handler.reply(body)
 
 
+def cut_json(handler: Handler) -> None:
+    """Answer with the beginning of an answer."""
+    handler.reply(b'{"id": "1", "choices": [{"index": 0, "message": {"role": "assis')
+
+
+def cut_connection(handler: Handler) -> None:
+    """Promise more bytes than come."""
+    handler.send_response(200)
+    handler.send_header("content-length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"id": "1"')
+    handler.close_connection = True
+
+
+QUERY = "heart attack treatment"
+USELESS: dict[str, Callable[[Handler], None]] = {
+    "hangs": hangs,
+    "drips": drips,
+    "hangs up": hangs_up,
+    "429 with Retry-After": fails(429, retry_after="3600"),
+    "429": fails(429),
+    "500": fails(500),
+    "503": fails(503),
+    "401": fails(401),
+    "404": fails(404),
+    "204": fails(204),
+    "cut JSON": cut_json,
+    "cut connection": cut_connection,
+    "invalid UTF-8": sends(b'{"choices": [{"message": {"content": "\xff\xfe\x80"}}]}'),
+    "invalid bytes": sends(b"\xff\xfe\x80" * 100),
+    "no body": sends(b""),
+    "another JSON": sends(b"[]"),
+    "no choices": sends(b'{"choices": []}'),
+    "null choices": sends(b'{"choices": null}'),
+    "HTML": sends(b"<html><body>Bad gateway</body></html>"),
+    "10 MB of spaces": sends(b" " * 10_000_000),
+    "10 MB of one word": says("a" * 10_000_000),
+    "empty content": says(""),
+    "blank content": says(" \n\t\n "),
+    "no content": lambda handler: handler.reply_message({"content": None}),
+    "preamble only": says("Sure, here are three rewritten queries:"),
+    "apology": says("I'm sorry, but I can't help with that."),
+    "the query again": says(
+        "1. Heart attack treatment\n2. treatment: heart attack\n3. HEART ATTACK TREATMENT"
+    ),
+    "endless thought": says("<think>" + "hmm " * 5000),
+    "controls only": says("\x00\x01\u202e\u200b"),
+    "surrogates only": sends(
+        b'{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":'
+        b'"stop","message":{"role":"assistant","content":"\\ud800\\udfff\\ud800"}}]}'
+    ),
+    "punctuation": says("1. ...\n2. ???\n3. !!!"),
+    "empty JSON": says("```json\n[]\n```"),
+}
+"""Ways to answer `QUERY` with nothing that can be searched for."""
+
+
 @contextmanager
 def hostile_server(behave: Callable[[Handler], None]) -> Iterator[HostileServer]:
     """Run a server for as long as the block lasts."""

@@ -47,6 +47,10 @@ class MemoryCache(ByteCache):
         """Number of entries held, of which some may be too old to be handed out."""
         return len(self._entries)
 
+    def __bool__(self) -> bool:
+        """True, empty or not: ``cache or None`` means a cache, as with those that have no length."""
+        return True
+
     @property
     def held_bytes(self) -> int:
         """Memory that the entries take."""

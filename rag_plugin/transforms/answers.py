@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from rag_plugin.caches.byte_cache import ByteCache
 from rag_plugin.caches.memory import MemoryCache
-
-if TYPE_CHECKING:
-    from rag_plugin.caches.byte_cache import ByteCache
+from rag_plugin.errors import InvalidInputError
 
 # A few thousand answers; an app that wants more brings a cache of its own.
 _OWN_BYTES: Final = 4 << 20
@@ -23,6 +22,19 @@ _FORMAT: Final = "rag_plugin answer 1"
 def own_cache() -> MemoryCache:
     """The cache of a transform that was given none: 4 MiB in this process, an hour."""
     return MemoryCache(_OWN_BYTES, ttl_s=_OWN_TTL_S)
+
+
+def parse_cache(cache: Any) -> ByteCache | bool:
+    """What a user asked for as ``cache=``.
+
+    Raises:
+        InvalidInputError: It is neither a cache nor a bool.
+    """
+    if not isinstance(cache, ByteCache | bool):
+        raise InvalidInputError(
+            f"cache={cache!r}; expected a MemoryCache, SqliteCache or RedisCache, True for one in memory, or False."
+        )
+    return cache
 
 
 class AnswerCache:

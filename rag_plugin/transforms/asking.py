@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -17,14 +16,14 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.settings import Settings
 from llama_index_instrumentation import get_dispatcher
 
-from rag_plugin.caches.byte_cache import ByteCache
 from rag_plugin.errors import DeadlineExceededError, InvalidInputError, ModelError
 from rag_plugin.store.hybrid_store import HybridStore
-from rag_plugin.transforms.answers import AnswerCache, own_cache
+from rag_plugin.transforms.answers import AnswerCache, own_cache, parse_cache
 from rag_plugin.transforms.calling import CircuitBreaker, GuardedCaller, with_retries
 from rag_plugin.transforms.corpus import embedded, looked, own_search, remembering
 from rag_plugin.transforms.first_look import parse_gate
-from rag_plugin.transforms.metering import Meter
+from rag_plugin.transforms.limits import Limits
+from rag_plugin.transforms.metering import Meter, parse_prices
 from rag_plugin.transforms.parsing import clean_text
 from rag_plugin.transforms.searching import Search
 from rag_plugin.transforms.variants import (
@@ -45,44 +44,13 @@ if TYPE_CHECKING:
     from llama_index.core.schema import QueryType
     from llama_index.core.vector_stores.types import MetadataFilters
 
+    from rag_plugin.caches.byte_cache import ByteCache
     from rag_plugin.transforms.calling import Deadline
 
 T = TypeVar("T")
 
 logger = logging.getLogger("rag_plugin.query_transform")
 dispatcher = get_dispatcher(__name__)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one transform may spend on a query; see `LLMQueryTransform` for the meaning of each."""
-
-    timeout_s: float | None
-    max_retries: int
-    max_concurrency: int
-    max_query_chars: int
-    max_chars: int
-    breaker_failures: int
-    breaker_cooldown_s: float
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        for name in ("timeout_s", "breaker_cooldown_s"):
-            seconds = getattr(self, name)
-            if seconds is None and name != "breaker_cooldown_s":
-                continue
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-                raise InvalidInputError(f"{name} must be a number of seconds, 0 or more; found {seconds!r}.")
-        for name, least in (
-            ("max_retries", 0),
-            ("max_concurrency", 1),
-            ("max_query_chars", 1),
-            ("max_chars", 1),
-            ("breaker_failures", 1),
-        ):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise InvalidInputError(f"{name} must be a whole number, {least} or more; found {count!r}.")
 
 
 @dataclass(frozen=True)
@@ -190,8 +158,8 @@ class LLMQueryTransform(BaseQueryTransform):
         self._llm = llm
         self._prompt: BasePromptTemplate = self.default_prompt
         self._original_weight = original_weight
-        self._given_cache = _parse_cache(cache)
-        self._prices = _parse_prices(prices)
+        self._given_cache = parse_cache(cache)
+        self._prices = parse_prices(prices)
         self._raise_on_failure = raise_on_failure
         self._gate = parse_gate(gate)
         self._own_search = own_search(store, embed_model, filters)
@@ -352,9 +320,8 @@ class LLMQueryTransform(BaseQueryTransform):
     def _start(self) -> None:
         """Make what lives in one process only: locks, cache, breaker."""
         limits = self._limits
-        # An empty cache is a false value, as any empty container.
         given = self._given_cache
-        self._answers = AnswerCache(given if isinstance(given, ByteCache) else own_cache() if given else None)
+        self._answers = AnswerCache(own_cache() if given is True else given or None)
         self._caller = GuardedCaller(
             CircuitBreaker(failures=limits.breaker_failures, cooldown_s=limits.breaker_cooldown_s),
             timeout_s=limits.timeout_s,
@@ -369,32 +336,6 @@ class LLMQueryTransform(BaseQueryTransform):
         """Take the configuration and start afresh."""
         self.__dict__.update(state)
         self._start()
-
-
-def _parse_cache(cache: Any) -> ByteCache | bool:
-    if not isinstance(cache, ByteCache | bool):
-        raise InvalidInputError(
-            f"cache={cache!r}; expected a MemoryCache, SqliteCache or RedisCache, True for one in memory, or False."
-        )
-    return cache
-
-
-def _parse_prices(prices: Any) -> tuple[float, float] | None:
-    if prices is None:
-        return None
-    if (
-        not isinstance(prices, tuple | list)
-        or len(prices) != 2
-        or not all(_is_price(price) for price in prices)
-    ):
-        raise InvalidInputError(
-            f"prices={prices!r}; expected two numbers, US dollars per million tokens read and written, or None."
-        )
-    return float(prices[0]), float(prices[1])
-
-
-def _is_price(price: Any) -> bool:
-    return isinstance(price, int | float) and not isinstance(price, bool) and 0.0 <= price < math.inf
 
 
 def _variables(prompt: BasePromptTemplate) -> set[str]:

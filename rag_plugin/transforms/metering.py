@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -11,6 +12,7 @@ from llama_index.core.instrumentation.events.llm import LLMChatEndEvent, LLMComp
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 
+from rag_plugin.errors import InvalidInputError
 from rag_plugin.types import LLMUsage
 
 if TYPE_CHECKING:
@@ -85,6 +87,29 @@ class Meter:
             cost = (prompt_tokens * self._prices[0] + completion_tokens * self._prices[1]) / 1e6
         with self._lock:
             self._usage += LLMUsage(1, prompt_tokens, completion_tokens, cost, estimated)
+
+
+def parse_prices(prices: Any) -> tuple[float, float] | None:
+    """What a user gave as ``prices=``: US dollars per million tokens, read and written.
+
+    Raises:
+        InvalidInputError: It is neither two prices nor None.
+    """
+    if prices is None:
+        return None
+    if (
+        not isinstance(prices, tuple | list)
+        or len(prices) != 2
+        or not all(_is_price(price) for price in prices)
+    ):
+        raise InvalidInputError(
+            f"prices={prices!r}; expected two numbers, US dollars per million tokens read and written, or None."
+        )
+    return float(prices[0]), float(prices[1])
+
+
+def _is_price(price: Any) -> bool:
+    return isinstance(price, int | float) and not isinstance(price, bool) and 0.0 <= price < math.inf
 
 
 class _CallListener(BaseEventHandler):

@@ -21,6 +21,12 @@ def test_the_entries_unused_for_longest_make_room() -> None:
     assert set(cache.get_many([b"a", b"b", b"c", b"d"])) == {b"a", b"c", b"d"}
 
 
+def test_an_empty_cache_counts_as_a_cache() -> None:
+    cache = MemoryCache()
+    assert len(cache) == 0
+    assert (cache or None) is cache
+
+
 def test_what_is_larger_than_the_cache_leaves_the_others_alone() -> None:
     cache = MemoryCache(2_000)
     cache.set_many({b"a": b"1"})

@@ -197,30 +197,41 @@ def test_failures_between_answers_do_not_add_up() -> None:
 
 
 def test_a_slow_call_is_left_behind() -> None:
-    release = threading.Event()
-    started = time.perf_counter()
+    released, ended = threading.Event(), threading.Event()
+
+    def slow(deadline: Deadline) -> None:
+        released.wait()
+        ended.set()
+
     with pytest.raises(DeadlineExceededError, match=r"timeout_s=0\.2"):
-        caller(timeout_s=0.2).call(lambda deadline: release.wait(30))
-    assert time.perf_counter() - started < 25  # the call itself takes 30
-    release.set()
+        caller(timeout_s=0.2).call(slow)
+    assert not ended.is_set()
+    released.set()
+    assert ended.wait(60)
 
 
 async def test_a_slow_call_is_left_behind_and_the_loop_runs_on() -> None:
-    release = threading.Event()
-    ticks = 0
+    began, released, ended = threading.Event(), threading.Event(), threading.Event()
 
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
+    def slow(deadline: Deadline) -> None:
+        began.set()
+        released.wait()
+        ended.set()
+
+    with pytest.raises(DeadlineExceededError, match=r"timeout_s=0\.2"):
+        await caller(timeout_s=0.2).acall(slow)
+    assert not ended.is_set()
+    began.clear()
+
+    async def release() -> None:
+        while not began.is_set():
             await asyncio.sleep(0.01)
-            ticks += 1
+        released.set()
 
-    ticker = asyncio.create_task(tick())
-    with pytest.raises(DeadlineExceededError, match=r"timeout_s=0\.5"):
-        await caller(timeout_s=0.5).acall(lambda deadline: time.sleep(0.7) or release.wait(30))
-    assert ticks >= 5
-    release.set()
-    ticker.cancel()
+    # Only a loop that runs on while the second call blocks can release it.
+    releasing = asyncio.create_task(release())
+    await caller(timeout_s=None).acall(slow)
+    await releasing
 
 
 async def test_a_cancelled_caller_stops_the_retries() -> None:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hostile_llm import (
+    QUERY,
+    USELESS,
     Handler,
+    HostileServer,
     WordEmbedding,
     drips,
     fails,
     function_call,
     hangs,
-    hangs_up,
     hostile_server,
     llm_at,
     says,
-    sends,
 )
 from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import QueryBundle, TextNode
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 pytest.importorskip("llama_index.llms.openai_like")
 
-QUERY = "heart attack treatment"
 PASSAGES = [
     "aspirin and stents are the treatment of a heart attack",
     "myocardial infarction therapy begins with oxygen",
@@ -40,8 +40,6 @@ PASSAGES = [
     "the treatment of sewage with bacteria",
     "an attack on the castle at night",
 ]
-# Servers hang for 30 s: what is asserted is that nobody waits for them, not how fast this machine is.
-SLACK_S = 20.0
 
 
 def ranking(query: QueryBundle | str) -> list[tuple[str, float | None]]:
@@ -51,59 +49,6 @@ def ranking(query: QueryBundle | str) -> list[tuple[str, float | None]]:
     return [(hit.node_id, hit.score) for hit in index.as_retriever(similarity_top_k=5).retrieve(query)]
 
 
-def cut_json(handler: Handler) -> None:
-    handler.reply(b'{"id": "1", "choices": [{"index": 0, "message": {"role": "assis')
-
-
-def cut_connection(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.send_header("content-length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b'{"id": "1"')
-    handler.close_connection = True
-
-
-USELESS: dict[str, Callable[[Handler], None]] = {
-    "hangs": hangs,
-    "drips": drips,
-    "hangs up": hangs_up,
-    "429 with Retry-After": fails(429, retry_after="3600"),
-    "429": fails(429),
-    "500": fails(500),
-    "503": fails(503),
-    "401": fails(401),
-    "404": fails(404),
-    "204": fails(204),
-    "cut JSON": cut_json,
-    "cut connection": cut_connection,
-    "invalid UTF-8": sends(b'{"choices": [{"message": {"content": "\xff\xfe\x80"}}]}'),
-    "invalid bytes": sends(b"\xff\xfe\x80" * 100),
-    "no body": sends(b""),
-    "another JSON": sends(b"[]"),
-    "no choices": sends(b'{"choices": []}'),
-    "null choices": sends(b'{"choices": null}'),
-    "HTML": sends(b"<html><body>Bad gateway</body></html>"),
-    "10 MB of spaces": sends(b" " * 10_000_000),
-    "10 MB of one word": says("a" * 10_000_000),
-    "empty content": says(""),
-    "blank content": says(" \n\t\n "),
-    "no content": lambda handler: handler.reply_message({"content": None}),
-    "preamble only": says("Sure, here are three rewritten queries:"),
-    "apology": says("I'm sorry, but I can't help with that."),
-    "the query again": says(
-        "1. Heart attack treatment\n2. treatment: heart attack\n3. HEART ATTACK TREATMENT"
-    ),
-    "endless thought": says("<think>" + "hmm " * 5000),
-    "controls only": says("\x00\x01\u202e\u200b"),
-    "surrogates only": sends(
-        b'{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":'
-        b'"stop","message":{"role":"assistant","content":"\\ud800\\udfff\\ud800"}}]}'
-    ),
-    "punctuation": says("1. ...\n2. ???\n3. !!!"),
-    "empty JSON": says("```json\n[]\n```"),
-}
-
-
 @pytest.mark.parametrize("make", [QueryExpansionTransform, HyDETransform])
 @pytest.mark.parametrize("behave", USELESS.values(), ids=USELESS.keys())
 async def test_when_nothing_usable_comes_the_ranking_is_the_original_one(
@@ -111,13 +56,12 @@ async def test_when_nothing_usable_comes_the_ranking_is_the_original_one(
 ) -> None:
     with hostile_server(behave) as server, llm_at(server.url) as llm:
         transform = make(llm, timeout_s=0.4)
-        started = time.perf_counter()
         query = transform.run(QUERY)
-        took_s = time.perf_counter() - started
-        assert took_s < 0.4 + SLACK_S
         awaited = await transform.arun(QUERY)
     assert query.degraded is not None
     assert query.degraded.startswith(make.__name__)
+    if behave in (hangs, drips):  # neither ends by itself
+        assert "timeout_s=0.4" in query.degraded
     assert "\n" not in query.degraded
     assert len(query.degraded) < 400
     assert query.variants == awaited.variants == ExpandedQuery(QUERY).variants
@@ -140,24 +84,25 @@ def test_a_server_that_is_not_there_is_no_obstacle() -> None:
 
 
 async def test_the_event_loop_runs_on_while_the_server_hangs() -> None:
-    ticks = 0
+    released = threading.Event()
 
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
+    def answers_when_released(handler: Handler) -> None:
+        released.wait()
+        says("coronary care")(handler)
+
+    async def release(server: HostileServer) -> None:
+        while len(server.bodies) < 8:
             await asyncio.sleep(0.01)
-            ticks += 1
+        released.set()
 
-    with hostile_server(hangs) as server, llm_at(server.url) as llm:
-        ticker = asyncio.create_task(tick())
-        started = time.perf_counter()
+    # Only a loop that runs on while all eight wait can release them.
+    with hostile_server(answers_when_released) as server, llm_at(server.url) as llm:
+        releasing = asyncio.create_task(release(server))
         queries = await asyncio.gather(
-            *(QueryExpansionTransform(llm, timeout_s=1.0).arun(f"{QUERY} {i}") for i in range(8))
+            *(QueryExpansionTransform(llm, timeout_s=None).arun(f"{QUERY} {i}") for i in range(8))
         )
-        assert time.perf_counter() - started < 1.0 + SLACK_S
-        assert all(query.degraded for query in queries)
-        assert ticks >= 10
-        ticker.cancel()
+        await releasing
+    assert [query.degraded for query in queries] == [None] * 8
 
 
 def test_a_busy_server_is_asked_again_and_its_answer_taken() -> None:
@@ -174,10 +119,10 @@ def test_a_busy_server_is_asked_again_and_its_answer_taken() -> None:
 
 def test_a_server_that_asks_for_a_long_pause_costs_no_time() -> None:
     with hostile_server(fails(429, retry_after="60")) as server, llm_at(server.url) as llm:
-        started = time.perf_counter()
-        assert QueryExpansionTransform(llm, timeout_s=30.0).run(QUERY).degraded
-        assert time.perf_counter() - started < 10
+        degraded = QueryExpansionTransform(llm, timeout_s=30.0).run(QUERY).degraded
         assert len(server.bodies) == 1
+    assert degraded is not None
+    assert "429" in degraded  # a pause within the deadline would have ended with the deadline's own reason
 
 
 def test_a_server_that_keeps_failing_is_left_alone() -> None:

@@ -184,6 +184,6 @@ def test_a_transform_that_has_worked_can_be_copied(tmp_path) -> None:
         assert transform.run("miocardal").variants[-1].text == "myocardial"
         twin = pickle.loads(pickle.dumps(transform))
         assert twin.run("miocardal") == transform.run("miocardal")
-        twin._store.close()
+        twin._own_search.store.close()
     assert isinstance(copy.copy(SpellingTransform()), SpellingTransform)
     assert ExpandedQuery("q").variants[0].terms is None
