@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import rag_plugin
-from rag_plugin import errors
+from rag_plugin import embeddings, errors
 
 PUBLIC = [
     "CachedEmbedding",
@@ -33,6 +33,17 @@ PUBLIC = [
     "index_corpus",
     "ingest",
     "tune",
+]
+
+EMBEDDINGS = [
+    "CachedEmbedding",
+    "ClipEmbedding",
+    "OnnxEmbedding",
+    "as_llama_index_cache",
+    "embed_to_file",
+    "facts_about",
+    "load",
+    "recommend",
 ]
 
 # name: (parent in our tree, the built-in a user would catch), as drawn at the top of errors.py.
@@ -69,13 +80,27 @@ def test_a_public_name_resolves_and_says_what_it_is_for(name: str) -> None:
     assert inspect.getdoc(value)
 
 
+def test_the_names_of_the_room_of_embeddings_are_these() -> None:
+    assert sorted(embeddings.__all__) == sorted(EMBEDDINGS)
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_a_name_of_embeddings_resolves_and_says_what_it_is_for(name: str) -> None:
+    value = getattr(embeddings, name)
+    assert value.__name__ == name
+    assert inspect.getdoc(value)
+
+
 def test_dir_lists_every_public_name() -> None:
     assert set(PUBLIC) <= set(dir(rag_plugin))
+    assert set(EMBEDDINGS) <= set(dir(embeddings))
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'HybridStor'"):
         _ = rag_plugin.HybridStor
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = embeddings.lod
 
 
 def test_the_version_is_a_release_number() -> None:

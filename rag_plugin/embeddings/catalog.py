@@ -1,6 +1,7 @@
 """Embedding models and what is known of them; what nobody states stays unknown (``None``).
 
-Prices are list prices in US dollars when this was written, for orientation: the provider's page decides.
+Prices are list prices in US dollars of 2026, for orientation: the provider's page decides. What was not read in the
+source named beside it is listed in ``unverified``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _XLM_R_CODES = (
 )
 XLM_R = frozenset(_XLM_R_CODES.split())
 """Languages XLM-RoBERTa was trained on. Source: Conneau et al. 2020, "Unsupervised Cross-lingual Representation
-Learning at Scale", table 6 (without those in Latin script beside their own)."""
+Learning at Scale", and the list in fairseq's examples/xlmr/README.md (romanised variants left out)."""
 
 ENGLISH = frozenset({"en"})
 
@@ -44,6 +45,7 @@ class EmbeddingFacts:
         miracl: nDCG@10 over the languages of MIRACL, in percent.
         instruction: Text before a query, where it isn't the one of the model's family.
         sources: Where the facts stand.
+        unverified: Fields that were not read there: found at third hand, or remembered.
     """
 
     name: str
@@ -61,6 +63,7 @@ class EmbeddingFacts:
     beir: float | None = None
     miracl: float | None = None
     instruction: str = ""
+    unverified: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -92,11 +95,22 @@ class EmbeddingFacts:
         return family_facts(self.model.rpartition("/")[2]) if self.is_local else ModelFacts()
 
 
-_OPENAI = ("OpenAI, 'Vector embeddings' guide and model pages", "OpenAI, 'New embedding models' (2024-01-25)")
-_COHERE = ("Cohere, 'Embed models' documentation", "MTEB leaderboard, version 1")
-_VOYAGE = ("Voyage AI, 'Text embeddings' and 'Pricing' documentation",)
-_BGE = ("model card BAAI/bge-*-en-v1.5",)
-_E5 = ("model cards intfloat/e5-*-v2", "MTEB table of the card of BAAI/bge-large-en-v1.5")
+_OPENAI = (
+    "OpenAI, model pages text-embedding-3-small and -large (price)",
+    "OpenAI, 'New embedding models and API updates' (2024-01-25): dimensions, MIRACL",
+)
+_MTEB = "MTEB leaderboard, version 1, retrieval average of 15 sets"
+_COHERE = (
+    "Cohere, 'Embed models' documentation: dimensions, context, images",
+    "cohere.com/pricing, which states no price per token for version 3",
+    _MTEB,
+)
+_VOYAGE = (
+    "Anthropic, 'Embeddings' guide, table of Voyage's models: dimensions, context",
+    "Vercel AI Gateway, model pages voyage-3.5, voyage-3.5-lite and voyage-3-large: price",
+)
+_BGE = ("README of FlagOpen/FlagEmbedding: table of MTEB, licence",)
+_E5 = ("model cards intfloat/e5-*-v2", "README of FlagOpen/FlagEmbedding: table of MTEB")
 _ME5 = ("Wang et al. 2024, 'Multilingual E5 Text Embeddings', arXiv:2402.05672", "model cards")
 _HF = "HuggingFaceEmbedding"
 _MATRYOSHKA_VOYAGE = (256, 512, 2048)
@@ -115,7 +129,8 @@ def _openai(name: str, dimensions: int, usd: float, beir: float, miracl: float) 
         extra="openai",
         beir=beir,
         miracl=miracl,
-        sources=(*_OPENAI, "MTEB leaderboard, version 1"),
+        sources=(*_OPENAI, _MTEB),
+        unverified=("beir",),
     )
 
 
@@ -126,7 +141,7 @@ def _cohere(
         name=f"cohere/{name}",
         dimensions=1024,
         context_tokens=512,
-        usd_per_million_tokens=0.10,
+        usd_per_million_tokens=None,
         languages=languages,
         licence=None,
         integration="CohereEmbedding",
@@ -134,6 +149,7 @@ def _cohere(
         modalities=modalities,
         beir=beir,
         sources=_COHERE,
+        unverified=("beir",),
     )
 
 
@@ -163,6 +179,7 @@ def _local(
     licence: str = "MIT",
     languages: frozenset[str] | None = ENGLISH,
     miracl: float | None = None,
+    unverified: tuple[str, ...] = (),
 ) -> EmbeddingFacts:
     return EmbeddingFacts(
         name=f"huggingface/{name}",
@@ -177,6 +194,7 @@ def _local(
         beir=beir,
         miracl=miracl,
         sources=sources,
+        unverified=unverified,
     )
 
 
@@ -207,25 +225,42 @@ CATALOG: tuple[EmbeddingFacts, ...] = (
     _local("BAAI/bge-large-en-v1.5", 1024, 512, 302.3, 54.29, _BGE),
     _local(
         *("BAAI/bge-m3", 1024, 8192, 303.9, None),
-        ("Chen et al. 2024, 'BGE M3-Embedding', arXiv:2402.03216, table 1 (dense)",),
+        ("Chen et al. 2024, 'M3-Embedding', arXiv:2402.03216v4, table 1, row 'Dense'",),
         languages=XLM_R,
-        miracl=67.8,
+        miracl=69.2,
     ),
     _local(
         *("sentence-transformers/all-MiniLM-L6-v2", 384, 256, 10.6, 41.95),
-        ("model card sentence-transformers/all-MiniLM-L6-v2", "MTEB leaderboard, version 1"),
+        ("model card sentence-transformers/all-MiniLM-L6-v2", _MTEB),
         licence="Apache-2.0",
+        unverified=("licence", "beir"),
     ),
-    _local("intfloat/e5-small-v2", 384, 512, 21.3, 49.04, _E5),
-    _local("intfloat/e5-base-v2", 768, 512, 85.1, 50.29, _E5),
-    _local("intfloat/e5-large-v2", 1024, 512, 302.3, 50.56, _E5),
-    _local("intfloat/multilingual-e5-small", 384, 512, 21.3, 46.64, _ME5, languages=XLM_R, miracl=60.8),
-    _local("intfloat/multilingual-e5-base", 768, 512, 85.1, 48.88, _ME5, languages=XLM_R, miracl=62.3),
-    _local("intfloat/multilingual-e5-large", 1024, 512, 302.3, 51.43, _ME5, languages=XLM_R, miracl=66.5),
+    _local("intfloat/e5-small-v2", 384, 512, 21.3, 49.04, _E5, unverified=("licence",)),
+    _local("intfloat/e5-base-v2", 768, 512, 85.1, 50.29, _E5, unverified=("licence",)),
+    _local("intfloat/e5-large-v2", 1024, 512, 302.3, 50.56, _E5, unverified=("licence",)),
+    _local(
+        *("intfloat/multilingual-e5-small", 384, 512, 21.3, 46.64, _ME5),
+        languages=XLM_R,
+        miracl=60.8,
+        unverified=("licence", "beir", "miracl"),
+    ),
+    _local(
+        *("intfloat/multilingual-e5-base", 768, 512, 85.1, 48.88, _ME5),
+        languages=XLM_R,
+        miracl=62.3,
+        unverified=("licence", "beir", "miracl"),
+    ),
+    _local(
+        *("intfloat/multilingual-e5-large", 1024, 512, 302.3, 51.43),
+        (*_ME5, "arXiv:2402.03216v4, table 1: MIRACL"),
+        languages=XLM_R,
+        miracl=66.6,
+        unverified=("licence", "beir"),
+    ),
     EmbeddingFacts(
         name="huggingface/intfloat/e5-mistral-7b-instruct",
         dimensions=4096,
-        context_tokens=32_768,
+        context_tokens=4096,  # its positions go on to 32,768, its sliding window and its training don't
         usd_per_million_tokens=0,
         languages=ENGLISH,
         licence="MIT",
@@ -235,6 +270,7 @@ CATALOG: tuple[EmbeddingFacts, ...] = (
         beir=56.89,
         instruction="Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ",
         sources=("Wang et al. 2024, arXiv:2401.00368", "model card intfloat/e5-mistral-7b-instruct"),
+        unverified=("beir",),
     ),
     EmbeddingFacts(
         name="clip/openai/clip-vit-base-patch32",
@@ -247,7 +283,8 @@ CATALOG: tuple[EmbeddingFacts, ...] = (
         extra="huggingface",
         modalities=("text", "image"),
         backbone_megaparameters=37.8,
-        sources=("Radford et al. 2021, arXiv:2103.00020", "model card openai/clip-vit-base-patch32"),
+        sources=("Radford et al. 2021, arXiv:2103.00020", "github.com/openai/CLIP: licence"),
+        unverified=("licence",),
     ),
     EmbeddingFacts(
         name="imagebind/imagebind_huge",
@@ -259,7 +296,10 @@ CATALOG: tuple[EmbeddingFacts, ...] = (
         integration=None,  # LlamaIndex has no class for it, and no package of it is published
         extra=None,
         modalities=("text", "image", "audio"),
-        sources=("Girdhar et al. 2023, arXiv:2305.05665", "github.com/facebookresearch/ImageBind"),
+        sources=(
+            "Girdhar et al. 2023, arXiv:2305.05665",
+            "model card in github.com/facebookresearch/ImageBind",
+        ),
     ),
 )
 

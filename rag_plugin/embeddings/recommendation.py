@@ -183,7 +183,10 @@ class _Demands:
     def _told_quality(self, facts: EmbeddingFacts) -> str:
         benchmark = "BEIR" if self.languages == {"en"} else "MIRACL"
         known = self.quality(facts)
-        return f"{benchmark} unknown" if known is None else f"{benchmark} nDCG@10 {known:.1f}"
+        if known is None:
+            return f"{benchmark} unknown"
+        doubt = ", not checked at its source" if benchmark.lower() in facts.unverified else ""
+        return f"{benchmark} nDCG@10 {known:.1f}{doubt}"
 
     def _told_languages(self, facts: EmbeddingFacts) -> str:
         if facts.languages is None:

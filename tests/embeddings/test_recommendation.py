@@ -35,6 +35,8 @@ def test_facts_are_whole_and_say_where_they_are_from(facts) -> None:
     assert (facts.backbone_megaparameters is not None) <= facts.is_local
     for measured in (facts.beir, facts.miracl):
         assert measured is None or 30 < measured < 80
+    for doubtful in facts.unverified:
+        assert getattr(facts, doubtful) is not None
 
 
 @pytest.mark.parametrize("facts", CATALOG, ids=lambda facts: facts.name)
