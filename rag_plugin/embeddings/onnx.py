@@ -54,6 +54,7 @@ class OnnxEmbedding(BaseEmbedding):
     revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
     onnx_file: str | None = Field(default=None, description="The graph inside the model's folder.")
     backend: Backend = Field(default="auto", description="The runtime that runs the model.")
+    truncate_dim: int | None = Field(default=None, description="Numbers kept of each vector; None for all.")
 
     _files: ModelFiles = PrivateAttr()
     _tally: _Tally = PrivateAttr()
@@ -70,6 +71,7 @@ class OnnxEmbedding(BaseEmbedding):
         revision: str | None = None,
         onnx_file: str | None = None,
         backend: Backend = "auto",
+        truncate_dim: int | None = None,
         embed_batch_size: int = 256,
         **kwargs: Any,
     ) -> None:
@@ -85,6 +87,8 @@ class OnnxEmbedding(BaseEmbedding):
             onnx_file: The graph inside the folder, where it isn't ``model.onnx`` or ``onnx/model.onnx``.
             backend: ``"onnx"`` (ONNX Runtime), ``"openvino"``, ``"openvino-int8"`` (made by ``rag-plugin
                 quantize``), ``"torch"``, or ``"auto"``: OpenVINO for float files where it is installed.
+            truncate_dim: Keep the first so many numbers of each vector and bring it back to length one: for models
+                trained to be cut (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147), others lose by it.
             embed_batch_size: Texts that LlamaIndex hands over at once (1 to 2048): large, because texts are
                 sorted by length within it, and because a progress bar moves once per batch.
             **kwargs: LlamaIndex's own: ``callback_manager``, ``num_workers``, ``embeddings_cache``,
@@ -101,6 +105,8 @@ class OnnxEmbedding(BaseEmbedding):
             raise InvalidInputError(f"embed_batch_size must lie in 1 to 2048, found {embed_batch_size}.")
         if pooling not in (None, "cls", "mean"):
             raise InvalidInputError(f"pooling must be 'cls' or 'mean', found {pooling!r}.")
+        if truncate_dim is not None and truncate_dim < 1:
+            raise InvalidInputError(f"truncate_dim must be 1 or more, found {truncate_dim}.")
         if max_length is not None and not _SHORTEST_CONTEXT <= max_length <= files.facts.max_length:
             raise InvalidInputError(
                 f"max_length of {files.name!r} must lie in {_SHORTEST_CONTEXT} to {files.facts.max_length} "
@@ -114,6 +120,7 @@ class OnnxEmbedding(BaseEmbedding):
             "revision": revision,
             "onnx_file": onnx_file,
             "backend": parse_backend(backend),
+            "truncate_dim": truncate_dim,
         }
         super().__init__(model_name=str(model_name), embed_batch_size=embed_batch_size, **own, **kwargs)
         self._files = files
@@ -128,22 +135,23 @@ class OnnxEmbedding(BaseEmbedding):
     def fingerprint(self) -> str:
         """What the vectors depend on, the same on every machine that holds the same files.
 
-        Name, the files' SHA-256, pooling, context, prefixes, and whether the weights were turned into float or int8:
-        back ends that differ by rounding alone (cosine .9999) share one. The files are read once per process (30 ms
-        for 34 MB).
+        Name, the files' SHA-256, pooling, context, prefixes, length if cut, and whether the weights were turned into
+        float or int8: back ends that differ by rounding alone (cosine .9999) share one. The files are read once per
+        process (30 ms for 34 MB).
         """
+        cut = f", first {self.truncate_dim} dimensions" if self.truncate_dim else ""
         prefixes = f"query={self.query_prefix!r}, passage={self.passage_prefix!r}"
         numerics = choose(self._files, self.backend).numerics
         return (
             f"onnx:{self._files.name}@{self._files.fingerprint[:12]}"
             f"({self.pooling or 'as exported'}, {self.max_length} tokens, {prefixes}"
-            f"{f', {numerics}' if numerics else ''})"
+            f"{f', {numerics}' if numerics else ''}{cut})"
         )
 
     @property
     def dimensions(self) -> int:
         """Length of a vector; loads the model."""
-        return self._pooling_of(runner_for(self._files, self.backend)).dimensions
+        return self._length_of(self._pooling_of(runner_for(self._files, self.backend)))
 
     @property
     def truncated_count(self) -> int:
@@ -178,18 +186,28 @@ class OnnxEmbedding(BaseEmbedding):
     def _embed(self, texts: Sequence[str], role: Role, stop: threading.Event | None = None) -> FloatArray:
         runner = runner_for(self._files, self.backend)
         pooler = self._pooling_of(runner)
+        length = self._length_of(pooler)
         if not texts:
-            return np.empty((0, pooler.dimensions), dtype=np.float32)
+            return np.empty((0, length), dtype=np.float32)
         prefix = self.query_prefix if role == "query" else self.passage_prefix
         sequences, lost = runner.tokenizer.sequences(texts, self.max_length, prefix=prefix)
         self._tell_of_loss(lost)
         rows = runner.run(sequences, pooler.output, pooler.pool, stop=stop)
-        return self._to_unit_length(np.stack([row for row in rows if row is not None]))
+        return self._to_unit_length(np.stack([row[:length] for row in rows if row is not None]))
 
     def _pooling_of(self, runner: ModelRunner) -> Pooler:
         if self._pooler is None:
             self._pooler = Pooler.for_graph(runner, self.pooling)
         return self._pooler
+
+    def _length_of(self, pooler: Pooler) -> int:
+        if self.truncate_dim is None:
+            return pooler.dimensions
+        if self.truncate_dim > pooler.dimensions:
+            raise InvalidInputError(
+                f"truncate_dim={self.truncate_dim}, but {self._files.name} has vectors of {pooler.dimensions} numbers."
+            )
+        return self.truncate_dim
 
     def _to_unit_length(self, vectors: FloatArray) -> FloatArray:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -186,20 +186,17 @@ def _pool_by(loaded: Any, pooling: str) -> None:
 def _clip(model: str, dimensions: int | None, options: dict[str, Any]) -> BaseEmbedding:
     from rag_plugin.embeddings.clip import ClipEmbedding
 
-    _refuse_dimensions(f"clip/{model}", dimensions)
+    if dimensions is not None and facts_about(f"clip/{model}") is None:
+        raise InvalidInputError(f"clip/{model} has vectors of one length only. Leave dimensions out.")
     return ClipEmbedding(model, **options)
 
 
 def _onnx(model: str, dimensions: int | None, options: dict[str, Any]) -> BaseEmbedding:
     from rag_plugin.embeddings.onnx import OnnxEmbedding
 
-    _refuse_dimensions(f"onnx/{model}", dimensions)
-    return OnnxEmbedding(model, **options)
-
-
-def _refuse_dimensions(feature: str, dimensions: int | None) -> None:
-    if dimensions is not None and facts_about(feature) is None:
-        raise InvalidInputError(f"{feature} has vectors of one length only. Leave dimensions out.")
+    listed = facts_about(f"onnx/{model}")
+    cut = None if listed and listed.dimensions == dimensions else dimensions
+    return OnnxEmbedding(model, **{"truncate_dim": cut, **options})
 
 
 def _checked(loaded: Any) -> BaseEmbedding:

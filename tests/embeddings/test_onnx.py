@@ -241,3 +241,22 @@ def test_a_file_that_is_no_graph_is_named(copied: Path) -> None:
     model = OnnxEmbedding(copied, pooling="cls", onnx_file="tokenizer.json")
     with pytest.raises(ModelError, match=r"tokenizer\.json is no readable ONNX model"):
         model.get_text_embedding("wing")
+
+
+def test_a_cut_vector_is_the_first_numbers_of_the_whole_one_at_length_one(model) -> None:
+    cut = OnnxEmbedding(truncate_dim=64)
+    whole = model.embed(TEXTS)[:, :64]
+    np.testing.assert_allclose(
+        cut.embed(TEXTS), whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-6
+    )
+    assert cut.dimensions == len(cut.get_query_embedding("drag")) == 64
+    assert cut.embed([]).shape == (0, 64)
+    assert pickle.loads(pickle.dumps(cut)).dimensions == 64
+    assert len({cut.fingerprint, model.fingerprint, OnnxEmbedding(truncate_dim=63).fingerprint}) == 3
+
+
+def test_more_numbers_than_there_are_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="1 or more, found 0"):
+        OnnxEmbedding(truncate_dim=0)
+    with pytest.raises(InvalidInputError, match="truncate_dim=385, but bge-small-en-v1.5 has vectors of 384"):
+        OnnxEmbedding(truncate_dim=385).embed(["wing"])

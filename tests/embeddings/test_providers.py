@@ -15,6 +15,7 @@ from provider_servers import KEY, CohereServer, OpenAIServer, ProviderServer, Vo
 from rag_plugin import CachedEmbedding, OnnxEmbedding
 from rag_plugin.embeddings.providers import load
 from rag_plugin.errors import InvalidInputError, MissingExtraError, ModelNotFoundError
+from rag_plugin.models.files import locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -314,9 +315,18 @@ def test_an_onnx_model_is_ours() -> None:
     model = load("onnx/bge-small-en-v1.5", max_length=64)
     assert isinstance(model, OnnxEmbedding)
     assert model.max_length == 64
-    assert load("onnx/bge-small-en-v1.5", dimensions=384).dimensions == 384
+    assert load("onnx/bge-small-en-v1.5", dimensions=384).fingerprint == OnnxEmbedding().fingerprint
     with pytest.raises(InvalidInputError, match="offers only 384 dimensions, found 128"):
         load("onnx/bge-small-en-v1.5", dimensions=128)
+
+
+@pytest.mark.models
+def test_an_onnx_model_that_is_not_listed_may_be_cut(tmp_path) -> None:
+    files = locate("bge-small-en-v1.5", kind="embedding")
+    for path in (files.onnx, files.tokenizer):
+        (tmp_path / path.name).symlink_to(path)
+    model = load(f"onnx/{tmp_path}", pooling="cls", dimensions=32)
+    assert len(model.get_query_embedding("wing")) == 32
 
 
 def test_an_embedding_model_passes_through_unchanged() -> None:
