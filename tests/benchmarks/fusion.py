@@ -54,15 +54,15 @@ def built(words: list[list[str]], nodes: int) -> Legs:
     """Both legs over that many nodes."""
     legs = Legs.empty(SparseIndex.empty(Analyzer.named("english"), Bm25.named("lucene")))
     dense: DenseIndex | None = None
-    vectors = precomputed_vectors(nodes)
     for first in range(0, nodes, BATCH):
         count = min(BATCH, nodes - first)
+        vectors = precomputed_vectors(count, first)
         dense = legs.dense or DenseIndex.empty(vectors.shape[1], "cosine")
         legs = legs.added(
             np.arange(first, first + count),
             [(f"node-{number}", None) for number in range(first, first + count)],
             windows(words, count, first),
-            vectors[first : first + count],
+            vectors,
             dense,
         )
     return legs
