@@ -286,7 +286,7 @@ def ranges(rows: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-_BATCH_SIZES = (512, 64, 8, 1)
+_BATCH_SIZES = (1, 8, 32, 128, 512)
 
 
 def select_in(
@@ -294,11 +294,11 @@ def select_in(
 ) -> Iterator[tuple[Any, ...]]:
     """Run ``statement``, which ends in ``IN``, over ``values`` of any number.
 
-    The lists go in a few fixed lengths, so that SQLite compiles a handful of statements and no more.
+    The lists go in a few fixed lengths, so that SQLite compiles a handful of statements and no more; one that
+    falls short is filled up with its last value, which finds nothing twice.
     """
-    start = 0
-    while start < len(values):
-        size = next(size for size in _BATCH_SIZES if size <= len(values) - start or size == 1)
-        batch = values[start : start + size]
+    for start in range(0, len(values), _BATCH_SIZES[-1]):
+        batch = list(values[start : start + _BATCH_SIZES[-1]])
+        size = next(size for size in _BATCH_SIZES if size >= len(batch))
+        batch += batch[-1:] * (size - len(batch))
         yield from connection.execute(f"{statement} ({','.join('?' * size)})", batch)
-        start += size

@@ -255,14 +255,26 @@ def node_from_payload(payload: bytes, *, row: int) -> BaseNode:
         StoreCorruptedError: The payload is not what :func:`record_of` wrote.
     """
     try:
-        name, fields = json.loads(payload.decode("utf-8", "surrogatepass"))
+        name, fields = _parsed(payload)
         cls = _NODE_CLASSES[name]
-        return cls.model_validate(fields) if cls is TextNode else cls.from_dict(fields)
+        return TextNode(**fields) if cls is TextNode else cls.from_dict(fields)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreCorruptedError(f"Row {row}: its node cannot be rebuilt ({error}).") from error
 
 
 def metadata_from_payload(payload: bytes) -> dict[str, Any]:
     """The metadata inside a payload, without building the node."""
-    _, fields = json.loads(payload.decode("utf-8", "surrogatepass"))
+    _, fields = _parsed(payload)
     return fields.get("metadata") or {}
+
+
+def _parsed(payload: bytes) -> Any:
+    text = payload.decode("utf-8", "surrogatepass")
+    # Our JSON has no space around it, and looking for some takes a fifth of the time.
+    found, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        raise ValueError(f"there are {len(text) - end} characters behind it")
+    return found
+
+
+_DECODER = json.JSONDecoder()
