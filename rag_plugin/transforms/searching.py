@@ -91,11 +91,13 @@ def searched(
         EmbeddingMismatchError: One of another dimension.
     """
     vector = terms = None
-    if dense and view.legs.dense is not None and (vectors or expanded.embedding is not None):
-        variants, embedded = expanded.for_leg("dense"), iter(vectors)
-        known: list[Any] = [variant.vector for variant in variants]
-        if known[0] is None:
-            known[0] = expanded.embedding
+    variants = expanded.for_leg("dense")
+    known: list[Any] = [variant.vector for variant in variants]
+    if known[0] is None:
+        known[0] = expanded.embedding
+    # No text is embedded for a store of texts alone, even if it has vectors by now.
+    if dense and view.legs.dense is not None and len(vectors) == known.count(None):
+        embedded = iter(vectors)
         checked = [
             query_vector(view, np.asarray(next(embedded) if found is None else found, np.float32))
             for found in known

@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hostile_llm import ScriptedLLM, WordEmbedding
+from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine, TransformQueryEngine
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
-from rag_plugin.query_transform import HyDETransform, QueryExpansionTransform, TransformChain
+from rag_plugin.query_transform import (
+    FeedbackTransform,
+    HyDETransform,
+    QueryExpansionTransform,
+    TransformChain,
+)
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.store.hybrid_store import HybridStore
 from rag_plugin.transforms.first_look import lead_of_best, lexical_strength
@@ -84,6 +90,22 @@ def test_the_first_look_embeds_the_query_once_for_all() -> None:
         embedding.asked.clear()
         HybridRetriever(store, embed_model=embedding, query_transform=chain).retrieve(query)
         assert embedding.asked.count(query) == 1
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [HyDETransform(ScriptedLLM(answer="...")), FeedbackTransform()],
+    ids=["nothing usable comes", "nothing is added"],
+)
+@pytest.mark.parametrize("query", [CLEAR, VAGUE])
+async def test_a_query_that_stays_as_it_is_finds_what_it_finds_without_a_look(
+    transform: BaseQueryTransform, query: str
+) -> None:
+    store, embedding = store_of_pumps(), WordEmbedding()
+    plain = HybridRetriever(store, embed_model=embedding).retrieve(query)
+    retriever = HybridRetriever(store, embed_model=embedding, query_transform=transform)
+    for hits in (retriever.retrieve(query), await retriever.aretrieve(query)):
+        assert [(hit.node_id, hit.score) for hit in hits] == [(hit.node_id, hit.score) for hit in plain]
 
 
 def test_the_first_look_sees_what_the_filters_let_it_see() -> None:
