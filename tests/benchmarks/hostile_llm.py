@@ -28,7 +28,7 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
-from rag_plugin.query_transform import QueryExpansionTransform
+from rag_plugin.query_transform import ExpandedQuery, QueryExpansionTransform
 from tests.hostile_llm import QUERY, USELESS, hostile_server, llm_at
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def measure(behaviour: str, llm: LLM, repetitions: int) -> Line:
     runs_s, waits = [], []
     for _ in range(repetitions):
         started_s = time.perf_counter()
-        assert transform().run(QUERY).degraded
+        assert ExpandedQuery.of(transform().run(QUERY)).degraded
         runs_s.append(time.perf_counter() - started_s)
         waits.append(asyncio.run(waited(partial(transform().arun, QUERY))))
     return Line(behaviour, runs_s, waits)
