@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     )
     from rag_plugin.retriever import HybridRetriever
     from rag_plugin.store.hybrid_store import HybridStore
-    from rag_plugin.store.qdrant.copying import index_corpus
-    from rag_plugin.store.qdrant_store import QdrantHybridStore
+    from rag_plugin.store.qdrant.copying import index_corpus as index_corpus
+    from rag_plugin.store.qdrant_store import QdrantHybridStore as QdrantHybridStore
     from rag_plugin.tuning import generate_queries, tune
 
 __version__ = "0.1.0"
@@ -48,7 +48,6 @@ __all__ = [
     "IngestReport",
     "MemoryCache",
     "OnnxEmbedding",
-    "QdrantHybridStore",
     "QueryExpansionTransform",
     "RagPluginError",
     "RecursiveChunker",
@@ -60,7 +59,6 @@ __all__ = [
     "check_embeddings",
     "evaluate",
     "generate_queries",
-    "index_corpus",
     "ingest",
     "tune",
 ]
@@ -76,7 +74,6 @@ _HOME = {
     "IngestReport": "rag_plugin.ingestion.pipeline",
     "MemoryCache": "rag_plugin.caches.memory",
     "OnnxEmbedding": "rag_plugin.embeddings.onnx",
-    "QdrantHybridStore": "rag_plugin.store.qdrant_store",
     "QueryExpansionTransform": "rag_plugin.query_transform",
     "RagPluginError": "rag_plugin.errors",
     "RecursiveChunker": "rag_plugin.ingestion.chunker",
@@ -88,19 +85,26 @@ _HOME = {
     "check_embeddings": "rag_plugin.evaluation.embedding_checks",
     "evaluate": "rag_plugin.evaluation",
     "generate_queries": "rag_plugin.tuning",
-    "index_corpus": "rag_plugin.store.qdrant.copying",
     "ingest": "rag_plugin.ingestion.pipeline",
     "tune": "rag_plugin.tuning",
 }
 
 
+# Here by name like the others, but not in ``__all__``: ``import *`` must not need an extra's packages.
+_HOME_WITH_EXTRA = {
+    "QdrantHybridStore": "rag_plugin.store.qdrant_store",
+    "index_corpus": "rag_plugin.store.qdrant.copying",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    home = _HOME.get(name) or _HOME_WITH_EXTRA.get(name)
+    if home is None:
         raise AttributeError(f"module 'rag_plugin' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(home), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_HOME_WITH_EXTRA})
