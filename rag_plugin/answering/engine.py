@@ -250,7 +250,8 @@ def _quoted(found: Found) -> tuple[str, tuple[Citation, ...]]:
     """The sentence that answers best, word for word."""
     sentence, support = max(found.sentences, key=lambda judged: judged[1])
     citation = sentence.cited(sentence.text, support, claimed=False)
-    return f"{citation.statement} [{citation.number}]", (citation,)
+    statement = " ".join(citation.statement.split())  # on one line, however its document was wrapped
+    return f"{statement} [{citation.number}]", (citation,)
 
 
 def build_query_engine(

@@ -10,7 +10,7 @@ from llama_index.core.base.response.schema import Response
 from rag_plugin.answering.citations import Citation
 
 
-@dataclass
+@dataclass(repr=False)
 class GroundedResponse(Response):
     """An answer, its sources, and what ties them together.
 
@@ -27,6 +27,11 @@ class GroundedResponse(Response):
     citations: tuple[Citation, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     degraded: str | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"GroundedResponse({str(self)!r}, evidence={self.evidence:.2f}, {len(self.source_nodes)} sources)"
+        )
 
     def _repr_html_(self) -> str:
         rows = "".join(

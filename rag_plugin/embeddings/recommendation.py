@@ -196,7 +196,8 @@ class _Demands:
     @staticmethod
     def _told_cost(usd: float | None, hours: float | None, query_ms: float | None) -> str:
         if hours is not None and query_ms is not None:
-            return f"runs here: about {hours:.1g} h for the corpus and {query_ms:.0f} ms a query on two cores"
+            about = f"{hours:,.0f}" if hours >= 1 else f"{max(hours, 0.1):.1f}"
+            return f"runs here: about {about} h for the corpus and {query_ms:.0f} ms a query on two cores"
         return "price unknown" if usd is None else f"${usd:,.2f} for the corpus, over the network"
 
 

@@ -47,7 +47,7 @@ class QueryDifference:
         return self.a - self.b
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Two pipelines, query by query: `print` it, or show it in a notebook.
 
@@ -76,6 +76,10 @@ class Comparison:
         """The n queries that `a` loses by most, largest loss first."""
         lost = [query for query in self.queries if query.difference < 0]
         return lost[: self.shown if n is None else n]
+
+    def __repr__(self) -> str:
+        """What is compared; the queries would fill pages."""
+        return f"Comparison({self.a} against {self.b}; {self.test.queries} queries)"
 
     def __str__(self) -> str:
         """As a text table."""

@@ -47,7 +47,7 @@ _HEADER: Final = ("check", "measured", "verdict", "what follows")
 _TEXT_WIDTH: Final = 400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EmbeddingReport:
     """What `check_embeddings` found: `print` it, or show it in a notebook.
 
@@ -187,6 +187,11 @@ class EmbeddingReport:
             table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
         yield table
         yield from (Text(note, style="dim") for note in self.notes)
+
+    def __repr__(self) -> str:
+        """Model and verdicts; the numbers would fill pages."""
+        verdicts = ", ".join(f"{line.name}: {line.verdict}" for line in self.lines)
+        return f"EmbeddingReport({self.model!r}; {verdicts})"
 
     def __str__(self) -> str:
         """As a text table."""

@@ -37,7 +37,7 @@ _TESTS = {"t": paired_t_test, "randomisation": paired_randomisation_test}
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Experiment:
     """What `evaluate` found: `print` it, or show it in a notebook.
 
@@ -168,6 +168,10 @@ class Experiment:
             MissingExtraError: matplotlib is not installed.
         """
         return report.plot(self)
+
+    def __repr__(self) -> str:
+        """Names and numbers; the runs would fill pages."""
+        return f"Experiment({', '.join(self.runs)}; {len(self.queries)} queries)"
 
     def __str__(self) -> str:
         """As a text table."""

@@ -208,7 +208,7 @@ class StoreMachine(RuleBasedStateMachine):
             if query.alpha == 1.0:
                 self.compare_dense(found, self.oracle.dense(vector, among), k)
             elif query.alpha == 0.0:
-                listed = query.sparse_top_k or max(query.similarity_top_k, queries._CANDIDATES)
+                listed = query.sparse_top_k or max(query.similarity_top_k, queries.CANDIDATES)
                 self.compare_sparse(found, self.oracle.sparse(text, among), min(k, listed))
             else:
                 self.compare_hybrid(query, result)
@@ -287,7 +287,7 @@ def shrink_thresholds(patch: pytest.MonkeyPatch | None = None) -> None:
         (engine, "_SNAPSHOT_ON_CLOSE_ROWS", 5),
         (records, "_BATCH_NODES", 4),
         (rows, "_BATCH_ROWS", 7),
-        (queries, "_CANDIDATES", 12),
+        (queries, "CANDIDATES", 12),
         (dense_scan, "_ROWS_PER_THREAD", 8),
         (metadata_index, "_TAIL_ROWS", 6),
         (sparse_index, "_CHUNK", 4),
