@@ -79,7 +79,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         """What is compared; the queries would fill pages."""
-        return f"Comparison({self.a} against {self.b}; {self.test.queries} queries)"
+        return f"Comparison({self.a} against {self.b}, {self.measure})"
 
     def __str__(self) -> str:
         """As a text table."""
