@@ -168,7 +168,7 @@ class GroundedQueryEngine(BaseQueryEngine):
         if self._rerank is not None:
             sources = self._rerank.postprocess_nodes(retrieved, query_bundle=query_bundle)
             seconds["rerank"] = time.perf_counter() - started - seconds["retrieve"]
-        return self._weighed(query_bundle.query_str, sources, seconds)
+        return self._weighed(query_bundle.query_str, retrieved, sources, seconds)
 
     async def _afound(self, query_bundle: QueryBundle) -> Found:
         started = time.perf_counter()
@@ -178,18 +178,19 @@ class GroundedQueryEngine(BaseQueryEngine):
         if self._rerank is not None:
             sources = await self._rerank.apostprocess_nodes(retrieved, query_bundle=query_bundle)
             seconds["rerank"] = time.perf_counter() - started - seconds["retrieve"]
-        return await asyncio.to_thread(self._weighed, query_bundle.query_str, sources, seconds)
+        return await asyncio.to_thread(self._weighed, query_bundle.query_str, retrieved, sources, seconds)
 
     def _weighed(
         self,
         question: str,
+        retrieved: Sequence[NodeWithScore],
         sources: list[NodeWithScore],
         seconds: dict[str, float],
     ) -> Found:
         started = time.perf_counter()
         quotable = quotable_sentences(sources[:READ_FOR_EVIDENCE])
         judged = self._support(question, [sentence.text for sentence in quotable])
-        evidence = weigh(sources, judged)
+        evidence = weigh(retrieved, sources, judged, self._retriever.store.count)
         seconds["weigh"] = time.perf_counter() - started
         return Found(sources, list(zip(quotable, judged, strict=True)), evidence, seconds)
 
