@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from llama_index.core.vector_stores.types import (
@@ -14,6 +14,7 @@ from llama_index.core.vector_stores.types import (
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, UnsupportedQueryError
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.diversity import marginal_order
+from rag_plugin.store.filters import compile_filters
 from rag_plugin.store.hybrid_search import (
     LegHits,
     LegSearch,
@@ -23,6 +24,7 @@ from rag_plugin.store.hybrid_search import (
     fuse_candidates,
     search_legs,
 )
+from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.vectors import validated_vector
 from rag_plugin.store.view import Selection, View
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray
@@ -65,7 +67,7 @@ def run_queries(
         EmbeddingMismatchError: The query vector has another dimension than the store's.
         FilterError: A filter makes no sense.
     """
-    selections: dict[str, Selection] = {}  # one object for equal filters: those queries go together
+    selections: dict[Hashable, Selection] = {}  # one object for equal filters: those queries go together
     asked = [_asked(view, query, mmr_threshold, selections) for query in queries]
     found = search_legs(view, [one.search for one in asked], effort=effort)
     results = []
@@ -81,16 +83,13 @@ def run_queries(
 
 
 def _asked(
-    view: View, query: VectorStoreQuery, mmr_threshold: float | None, selections: dict[str, Selection]
+    view: View, query: VectorStoreQuery, mmr_threshold: float | None, selections: dict[Hashable, Selection]
 ) -> _Asked:
     for name, optional in (("similarity_top_k", False), ("sparse_top_k", True), ("hybrid_top_k", True)):
         number = getattr(query, name)
         if not (optional and number is None) and (not isinstance(number, int) or number < 1):
             raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
-    # VectorStoreIndex.from_vector_store() knows no node ids and hands over an empty list, meaning all.
-    narrowed = (query.filters, query.node_ids or None, query.doc_ids)
-    selection = selections.get(repr(narrowed)) or view.select(*narrowed)
-    selections[repr(narrowed)] = selection
+    selection = _selection(view, query, selections)
     threshold = query.mmr_threshold if mmr_threshold is None else mmr_threshold
     threshold = _MMR_THRESHOLD if threshold is None else threshold
     search = _leg_search(view, query, selection.mask)
@@ -99,6 +98,18 @@ def _asked(
     ):
         raise InvalidInputError(f"mmr_threshold={threshold!r}; expected 0 (diverse) to 1 (similar).")
     return _Asked(query, selection, search, threshold)
+
+
+def _selection(view: View, query: VectorStoreQuery, selections: dict[Hashable, Selection]) -> Selection:
+    """What ``query`` may return; the very same object as for a query before it that asked for the same."""
+    compiled = compile_filters(query.filters)
+    # VectorStoreIndex.from_vector_store() knows no node ids and hands over an empty list, meaning all.
+    narrowed = (query.node_ids or None, query.doc_ids)
+    ids = (None if given is None else tuple(checked_ids("node_ids or doc_ids", given)) for given in narrowed)
+    key = (None if compiled is None else compiled.cache_key, *ids)
+    if key not in selections:
+        selections[key] = view.select(query.filters, *narrowed)
+    return selections[key]
 
 
 def _leg_search(view: View, query: VectorStoreQuery, mask: BoolArray | None) -> LegSearch:

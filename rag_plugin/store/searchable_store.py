@@ -21,6 +21,11 @@ class SearchableStore(AsyncTwins):
     def holds_vectors(self) -> bool:
         """Whether there is anything for a vector to be compared with."""
 
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many nodes it holds."""
+
     @abstractmethod
     def view(self) -> AbstractContextManager[View]:
         """Pin one state of the store for a few reads that belong together."""

@@ -18,7 +18,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from rag_plugin import HybridStore
-from rag_plugin.errors import InvalidInputError
+from rag_plugin.errors import FilterError, InvalidInputError
 from rag_plugin.store.dense_index import DenseIndex
 from tests.store.dense_samples import clustered
 
@@ -114,3 +114,15 @@ def test_one_bad_query_is_named_and_none_is_answered(store):
     bad = VectorStoreQuery(query_embedding=[np.nan] * DIMENSION, similarity_top_k=3)
     with pytest.raises(InvalidInputError, match="the query"):
         store.query_many([good, bad])
+
+
+def test_a_filter_that_nests_too_deeply_to_be_printed_is_still_our_error():
+    store = HybridStore()
+    store.add([TextNode(id_="a", text="a cat sat")])
+    value = ["core"]
+    for _ in range(2_000):
+        value = [value]
+    filters = MetadataFilters(filters=[MetadataFilter.model_construct(key="k", value=value, operator="==")])
+    query = VectorStoreQuery(query_str="cat", mode=VectorStoreQueryMode.SPARSE, filters=filters)
+    with pytest.raises(FilterError):
+        store.query_many([query, query])
