@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Ids
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode
@@ -27,7 +27,7 @@ from rag_plugin.store.searchable_store import SearchableStore
 from rag_plugin.types import Metric, WriteReport
 
 try:
-    from qdrant_client import AsyncQdrantClient, QdrantClient, models
+    from qdrant_client import AsyncQdrantClient, QdrantClient
 except ImportError as error:
     raise MissingExtraError("QdrantHybridStore", extra="qdrant", package="qdrant-client") from error
 
@@ -35,6 +35,7 @@ from rag_plugin.store.qdrant.background_loop import BackgroundLoop
 from rag_plugin.store.qdrant.clients import asynchronous, is_in_process
 from rag_plugin.store.qdrant.collection import Collection, CollectionOptions
 from rag_plugin.store.qdrant.fetched_view import FetchedView
+from rag_plugin.store.qdrant.opening import Fusion, check_arguments, connected, quantization_of, served_bm25
 from rag_plugin.store.qdrant.points import text_hash_of
 from rag_plugin.store.qdrant.reading import (
     empty_view,
@@ -49,15 +50,6 @@ if TYPE_CHECKING:
     from rag_plugin.store.qdrant.settings import CollectionSettings
     from rag_plugin.store.records import NodeRecord
     from rag_plugin.store.view import View
-
-Fusion = Literal["complete", "rrf", "dbsf"]
-
-_QUANTIZATIONS: dict[str, Callable[[], Any]] = {
-    "int8": lambda: models.ScalarQuantization(
-        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
-    ),
-    "binary": lambda: models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
-}
 
 
 class QdrantHybridStore(SearchableStore):
@@ -143,31 +135,16 @@ class QdrantHybridStore(SearchableStore):
         on_disk: bool = False,
         payload_indexes: Mapping[str, str] | None = None,
     ) -> None:
-        if (client is None) == (url is None):
-            raise InvalidInputError(
-                "Give either client or url: client=QdrantClient(...), or url='http://…:6333'."
-            )
-        if batch_size < 1 or parallel < 1 or max_retries < 0:
-            raise InvalidInputError(
-                f"batch_size={batch_size}, parallel={parallel}, max_retries={max_retries}; expected 1 or more, 1 or "
-                "more, 0 or more."
-            )
-        if fusion not in ("complete", "rrf", "dbsf"):
-            raise InvalidInputError(f"fusion={fusion!r}; expected complete, rrf or dbsf.")
-        chosen = Bm25.named(bm25)
-        if chosen.variant != "lucene":
-            raise InvalidInputError(f"bm25={chosen.variant!r}; Qdrant computes the idf of 'lucene' only.")
+        check_arguments(
+            client, url, fusion, batch_size=batch_size, parallel=parallel, max_retries=max_retries
+        )
+        chosen = served_bm25(bm25)
         asked = Analyzer.named(analyzer) if isinstance(analyzer, str) else analyzer
         super().__init__(collection_name=collection_name)  # type: ignore[call-arg]  # pydantic's; mypy has no plugin
         self._fusion = fusion
         self._loop = BackgroundLoop(f"qdrant {collection_name}")
         if client is None:
-            client = AsyncQdrantClient(
-                url=url,
-                api_key=api_key,
-                timeout=max(1, round(timeout_s)),
-                check_compatibility=False,  # that would ask the server in a thread, and warn where nobody looks
-            )
+            client = connected(url, api_key, timeout_s)
         self._collection = Collection(
             asynchronous(client),
             collection_name,
@@ -178,9 +155,7 @@ class QdrantHybridStore(SearchableStore):
                 shard_number=shard_number,
                 replication_factor=replication_factor,
                 write_consistency_factor=write_consistency_factor,
-                quantization=_QUANTIZATIONS[quantization]()
-                if quantization in _QUANTIZATIONS
-                else quantization,
+                quantization=quantization_of(quantization),
                 on_disk=on_disk,
                 payload_indexes=dict(payload_indexes or {}),
             ),
