@@ -13,7 +13,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index_instrumentation import get_dispatcher
 
 from rag_plugin.errors import InvalidInputError
-from rag_plugin.ingestion.chunker import HEADING_KEY
+from rag_plugin.ingestion.chunk_nodes import HEADING_KEY
 
 if TYPE_CHECKING:
     from llama_index.core.vector_stores.types import MetadataFilters

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
@@ -18,14 +17,13 @@ from llama_index.core.schema import (
     BaseNode,
     Document,
     MetadataMode,
-    NodeRelationship,
-    ObjectType,
     RelatedNodeInfo,
     TextNode,
 )
 from llama_index.core.utils import get_tqdm_iterable
 
 from rag_plugin.errors import InvalidInputError
+from rag_plugin.ingestion.chunk_nodes import HEADING_KEY, ChunkMold, stable_node_id
 from rag_plugin.ingestion.cuts import spans
 from rag_plugin.ingestion.fitting import fitting
 from rag_plugin.ingestion.languages import (
@@ -45,13 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
-
-POSITION_KEYS = ("chunk_index", "chunk_count", "chunk_size")
-"""Metadata that says where a chunk stands. Kept out of the embedded text, so that a paragraph added above a
-chunk does not change what was embedded for it."""
-
-HEADING_KEY = "heading_path"
-"""Metadata that says under which headings a chunk stands, for example ``Guide > Setup``."""
 
 
 class RecursiveChunker(NodeParser):
@@ -281,62 +272,31 @@ class RecursiveChunker(NodeParser):
         language = self._language(language_of(node.metadata))
         headings = HeadingPaths(text, language)
         reserved = self._reserved(node, headings)
-        spans = [
-            span for span in self.spans(text, reserved=reserved, language=language) if not _blank(text, span)
+        pieces = [
+            (start, end, piece)
+            for start, end in self.spans(text, reserved=reserved, language=language)
+            if not (piece := text[start:end]).isspace()
         ]
         ref_doc_id = node.node_id if source is None else source.node_id
-        # Without the document's hash: with it, one edit would rewrite every chunk of the document.
-        origin = RelatedNodeInfo(node_id=ref_doc_id, node_type=ObjectType.DOCUMENT)
         offset = (getattr(node, "start_char_idx", None) or 0) if source is not None else 0
-        model = self._model_node(node)
-        metadata = node.metadata if self.include_metadata else {}
+        mold = ChunkMold(node, ref_doc_id, embed_headings=self.embed_headings)
+        inherited = node.metadata if self.include_metadata else {}
+        length = (
+            self._measure().count
+        )  # once: pydantic takes as long over a private attribute as over a field
         chunks: list[TextNode] = []
-        for index, (start, end) in enumerate(spans):
-            chunk_text = text[start:end]
-            path = headings.at(start)
-            chunks.append(
-                # Copied, not constructed: checking every field of every chunk again would take as long as
-                # all of the cutting.
-                model.model_copy(
-                    update={
-                        "id_": self._node_id(index, node, ref_doc_id, chunk_text, seen),
-                        "text": chunk_text,
-                        "start_char_idx": offset + start,
-                        "end_char_idx": offset + end,
-                        "metadata": {
-                            **metadata,
-                            **({HEADING_KEY: path} if path else {}),
-                            "chunk_index": index,
-                            "chunk_count": len(spans),
-                            "chunk_size": self._measure().count(chunk_text),
-                        },
-                        "excluded_embed_metadata_keys": model.excluded_embed_metadata_keys.copy(),
-                        "excluded_llm_metadata_keys": model.excluded_llm_metadata_keys.copy(),
-                        "relationships": {NodeRelationship.SOURCE: origin},
-                    }
-                )
-            )
+        for index, (start, end, piece) in enumerate(pieces):
+            metadata = {**inherited}
+            if path := headings.at(start):
+                metadata[HEADING_KEY] = path
+            metadata["chunk_index"] = index
+            metadata["chunk_count"] = len(pieces)
+            metadata["chunk_size"] = length(piece)
+            node_id = self._node_id(index, node, ref_doc_id, piece, seen)
+            chunks.append(mold.node(node_id, piece, offset + start, offset + end, metadata))
         if self.include_prev_next_rel:
-            neighbour = RelatedNodeInfo(node_id=ref_doc_id, node_type=ObjectType.TEXT)
-            related = [neighbour.model_copy(update={"node_id": chunk.id_}) for chunk in chunks]
-            for index in range(1, len(chunks)):
-                chunks[index - 1].relationships[NodeRelationship.NEXT] = related[index]
-                chunks[index].relationships[NodeRelationship.PREVIOUS] = related[index - 1]
+            mold.chain(chunks)
         return chunks
-
-    def _model_node(self, node: BaseNode) -> TextNode:
-        """What all chunks of ``node`` have in common."""
-        unembedded = (*POSITION_KEYS,) if self.embed_headings else (*POSITION_KEYS, HEADING_KEY)
-        shared: dict[str, Any] = {}
-        if isinstance(node, Document | TextNode):
-            shared["text_template"] = node.text_template
-        return TextNode(
-            excluded_embed_metadata_keys=_with_keys(node.excluded_embed_metadata_keys, unembedded),
-            excluded_llm_metadata_keys=_with_keys(node.excluded_llm_metadata_keys, POSITION_KEYS),
-            metadata_template=node.metadata_template,
-            metadata_separator=node.metadata_separator,
-            **shared,
-        )
 
     def _reserved(self, node: BaseNode, headings: HeadingPaths) -> int:
         """Tokens that the metadata in front of the embedded text takes, up to half of a chunk."""
@@ -357,22 +317,6 @@ class RecursiveChunker(NodeParser):
         return stable_node_id(ref_doc_id, text, occurrence)
 
 
-def stable_node_id(ref_doc_id: str, text: str, occurrence: int) -> str:
-    """The id of a chunk: a UUID (some vector stores accept nothing else) made of what the chunk is.
-
-    Args:
-        ref_doc_id: Id of the document.
-        text: The chunk's text, without metadata.
-        occurrence: How many equal chunks come before it in the document.
-    """
-    name = f"{len(ref_doc_id)}:{ref_doc_id}{occurrence}:{text}".encode("utf-8", "surrogatepass")
-    digest = blake2b(name, digest_size=16).hexdigest()
-    # Version 5, variant 1 (RFC 9562, 4.1 and 5.5): the mark for "derived from a name by a hash". Spelt by hand,
-    # as uuid.UUID takes longer than the hash.
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:]}"
-
-
 def _levels(separators: Sequence[Separator | Sequence[Separator]]) -> Separators:
     levels = tuple((level,) if isinstance(level, str | CutBetween) else tuple(level) for level in separators)
     for separator in (one for level in levels for one in level):
@@ -382,11 +326,3 @@ def _levels(separators: Sequence[Separator | Sequence[Separator]]) -> Separators
                 "Cutting between any two graphemes is always the last resort and needs no entry."
             )
     return levels
-
-
-def _blank(text: str, span: tuple[int, int]) -> bool:
-    return text[span[0] : span[1]].isspace()
-
-
-def _with_keys(keys: Sequence[str], more: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys((*keys, *more)))

@@ -6,15 +6,19 @@ gone through once, by position, so offsets are exact, nothing is lost between ch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rag_plugin.ingestion.graphemes import may_cut
-from rag_plugin.ingestion.languages import DEFAULT_SEPARATORS, Separator, Separators
+from rag_plugin.ingestion.languages import DEFAULT_SEPARATORS, Separators
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rag_plugin.ingestion.languages import Separator
     from rag_plugin.ingestion.rulers import Ruler
+
+_Level: TypeAlias = "list[tuple[str, int, int]]"
+"""Separators of equal strength: what to look for, and how much of it the chunk before keeps and the next one gets."""
 
 _LEAST_FILL = 4
 """A separator in the first quarter of a window is passed over for a weaker one further on: a heading alone is
@@ -40,16 +44,17 @@ def spans(
         searched: Where separators are looked for, as long as ``text``; None means in ``text`` itself.
     """
     searched = text if searched is None else searched
+    levels = [_present(level, text) for level in separators]
     start = covered = 0
     while covered < len(text):
         limit = max(ruler.reach(text, start, size), covered + 1)
         if limit == len(text) and ruler.fits(text, start, limit, size):
             yield start, limit
             return
-        end = _cut(searched, separators, start, covered, limit)
+        end = _cut(searched, levels, start, covered, limit)
         while end is not None and not ruler.fits(text, start, end, size):
             # Token counts need not be monotonic: a shorter stretch may measure more.
-            end = _cut(searched, separators, start, covered, end - 1)
+            end = _cut(searched, levels, start, covered, end - 1)
         if end is None:
             if start < covered:
                 start = covered  # the overlap leaves no room for the next grapheme: go without it
@@ -57,15 +62,22 @@ def spans(
             end = _end_of_grapheme(text, start)
         yield start, end
         covered = end
-        start = _overlap_start(text, separators, ruler, start, end, overlap) if overlap else end
+        start = _overlap_start(text, levels, ruler, start, end, overlap) if overlap else end
 
 
-def _cut(text: str, separators: Separators, start: int, covered: int, limit: int) -> int | None:
+def _present(level: Sequence[Separator], text: str) -> _Level:
+    """The separators of ``level`` that ``text`` holds at all: most texts have few of them, and each one is looked for
+    around every cut."""
+    parts = ((one, len(one), 0) if isinstance(one, str) else one.parts for one in level)
+    return [part for part in parts if part[0] in text]
+
+
+def _cut(text: str, levels: Sequence[_Level], start: int, covered: int, limit: int) -> int | None:
     """The best place to end a chunk in ``(covered, limit]``, or None when there is none."""
     lowest = covered + 1
     well_filled = max(lowest, start + (limit - start) // _LEAST_FILL)
     for floor in (well_filled, lowest) if well_filled > lowest else (lowest,):
-        for level in separators:
+        for level in levels:
             end = _last_cut(text, level, start, floor, limit)
             if end is not None:
                 return end
@@ -75,13 +87,10 @@ def _cut(text: str, separators: Separators, start: int, covered: int, limit: int
     return None
 
 
-def _last_cut(text: str, level: Sequence[Separator], start: int, floor: int, limit: int) -> int | None:
+def _last_cut(text: str, level: _Level, start: int, floor: int, limit: int) -> int | None:
     """The last place in ``[floor, limit]`` where one of ``level``'s separators cuts and may."""
     best = -1
-    for separator in level:
-        sought, kept, given = (
-            (separator, len(separator), 0) if isinstance(separator, str) else separator.parts
-        )
+    for sought, kept, given in level:
         upper = limit + given
         while (found := text.rfind(sought, max(start, floor - kept), upper)) >= 0:
             end = found + kept
@@ -93,7 +102,7 @@ def _last_cut(text: str, level: Sequence[Separator], start: int, floor: int, lim
 
 
 def _overlap_start(
-    text: str, separators: Separators, ruler: Ruler, start: int, end: int, overlap: int
+    text: str, levels: Sequence[_Level], ruler: Ruler, start: int, end: int, overlap: int
 ) -> int:
     """Where the next chunk starts so that it repeats at most ``overlap`` of what ends at ``end``.
 
@@ -101,9 +110,9 @@ def _overlap_start(
     """
     earliest = max(ruler.reach_back(text, end, overlap), start + 1)
     latest = end - (end - earliest) // 2
-    for level in separators:
+    for level in levels:
         found = _first_cut(text, level, earliest, end, start)
-        if found is not None and (found <= latest or level == separators[-1]):
+        if found is not None and (found <= latest or level is levels[-1]):
             return found
     for position in range(earliest, end):
         if may_cut(text, position, start):
@@ -111,13 +120,10 @@ def _overlap_start(
     return end
 
 
-def _first_cut(text: str, level: Sequence[Separator], floor: int, end: int, start: int) -> int | None:
+def _first_cut(text: str, level: _Level, floor: int, end: int, start: int) -> int | None:
     """The first place in ``[floor, end)`` where one of ``level``'s separators cuts and may."""
     best = end
-    for separator in level:
-        sought, kept, given = (
-            (separator, len(separator), 0) if isinstance(separator, str) else separator.parts
-        )
+    for sought, kept, given in level:
         lower = max(start, floor - kept)
         while (found := text.find(sought, lower, best + given)) >= 0:
             position = found + kept
