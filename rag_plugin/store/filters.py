@@ -169,13 +169,18 @@ class CompiledFilters:
     def matches(self, metadata: Mapping[str, Any], ref_doc_id: str | None = None) -> bool:
         """Whether a node with this metadata, as read back from JSON, and of this document passes."""
         if ref_doc_id is not None and self._asks_documents:
-            absent = (key for key in DOCUMENT_KEYS if metadata.get(key) in (None, "", []))
+            absent = (key for key in DOCUMENT_KEYS if not is_filled(metadata.get(key)))
             metadata = {**metadata, **dict.fromkeys(absent, ref_doc_id)}
         return _holds(self.root, metadata)
 
     @cached_property
     def _asks_documents(self) -> bool:
         return any(comparison.key in DOCUMENT_KEYS for comparison in _comparisons(self.root))
+
+
+def is_filled(value: object) -> bool:
+    """Whether metadata of a node's own goes before its document under the same name."""
+    return value not in (None, "", [])
 
 
 def compile_filters(filters: MetadataFilters | None) -> CompiledFilters | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -26,7 +26,7 @@ from rag_plugin.store.dense_kinds import checked_kind
 from rag_plugin.store.engine import Engine
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.movable_store import MovableStore
-from rag_plugin.store.queries import check_model, run_queries
+from rag_plugin.store.queries import run_queries
 from rag_plugin.store.records import Incoming
 from rag_plugin.store.rows import full_nodes, ref_doc_ids, text_hashes, with_metadata
 from rag_plugin.store.statistics import stats_of
@@ -68,8 +68,6 @@ class HybridStore(MovableStore):
         1
     """
 
-    stores_text: bool = True
-    flat_metadata: bool = False
     path: Path | None = None
     read_only: bool = False
 
@@ -148,9 +146,6 @@ class HybridStore(MovableStore):
             return f"HybridStore({where}, closed)"
         return f"HybridStore({where}, {self.count} nodes, dimension={self.dimension}, metric={self.metric!r})"
 
-    def __str__(self) -> str:
-        return repr(self)
-
     # --- writing -----------------------------------------------------------------------------------------
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -200,26 +195,11 @@ class HybridStore(MovableStore):
         """
         self._engine.write(drop_documents=checked_ids("ref_doc_id", [ref_doc_id]))
 
-    def delete_nodes(
-        self,
-        node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
-        **delete_kwargs: Any,
-    ) -> None:
-        """Remove the nodes that are among ``node_ids`` and pass ``filters`` (each given narrows).
+    def _drop(self, node_ids: Sequence[str]) -> None:
+        self._engine.write(drop_nodes=node_ids)
 
-        Raises:
-            InvalidInputError: Neither is given (:meth:`clear` removes everything), or ids that are none.
-            FilterError: A filter makes no sense.
-            StoreReadOnlyError: Opened read-only.
-            StoreWriteError: The disk refused; nothing was changed.
-        """
-        if node_ids is None and filters is None:
-            raise InvalidInputError("delete_nodes() needs node_ids or filters; clear() removes every node.")
-        with self._engine.sole_writer():
-            if filters is not None:
-                node_ids = [node.node_id for node in self.get_nodes(node_ids, filters)]
-            self._engine.write(drop_nodes=checked_ids("node_ids", node_ids or []))
+    def _sole_writer(self) -> AbstractContextManager[None]:
+        return self._engine.sole_writer()
 
     def clear(self) -> None:
         """Remove every node; the next one may have another dimension.
@@ -314,26 +294,9 @@ class HybridStore(MovableStore):
         with self._engine.view() as view:
             return text_hashes(view, checked_ids("node_ids", node_ids))
 
-    def bind_embedding(self, model_id: str) -> None:
-        """Tie the store to one embedding model; another one is refused from then on.
-
-        Raises:
-            EmbeddingMismatchError: It belongs to another model.
-        """
-        if self.check_embedding(model_id) is None and not self.read_only:
+    def _remember_embedding(self, model_id: str) -> None:
+        if not self.read_only:
             self._engine.remember("embedding", model_id)
-
-    def check_embedding(self, model_id: str) -> str | None:
-        """Refuse ``model_id`` if the store is tied to another embedding model.
-
-        Returns:
-            The model the store is tied to, None if it is tied to none.
-
-        Raises:
-            EmbeddingMismatchError: It is tied to another one.
-        """
-        with self._engine.view() as view:
-            return check_model(view, model_id)
 
     # --- care --------------------------------------------------------------------------------------------
 
@@ -359,12 +322,6 @@ class HybridStore(MovableStore):
         """Let go of files and of the writer's lock. Closing twice is fine."""
         self._engine.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
     # --- pickling: workers of an ingestion pipeline get a reader of the same folder ----------------------
 
     def __reduce__(self) -> tuple[Callable[..., HybridStore], tuple[Any, ...]]:
@@ -374,9 +331,6 @@ class HybridStore(MovableStore):
                 "store a path, and each worker opens a reader of it."
             )
         return _reopened, (self.path, self._arguments)
-
-    def __deepcopy__(self, memo: Any = None) -> Self:
-        raise StoreError("A store cannot be deep-copied; share the object, or open a reader of its path.")
 
 
 def _reopened(path: Path, arguments: dict[str, Any]) -> HybridStore:

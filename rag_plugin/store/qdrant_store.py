@@ -6,7 +6,7 @@ from collections.abc import Collection as Ids
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode
@@ -17,11 +17,11 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from rag_plugin.errors import InvalidInputError, MissingExtraError, StoreError
+from rag_plugin.errors import InvalidInputError, MissingExtraError
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.ids import checked_ids
-from rag_plugin.store.queries import check_model, run_queries
+from rag_plugin.store.queries import run_queries
 from rag_plugin.store.records import Incoming, record_of
 from rag_plugin.store.searchable_store import SearchableStore
 from rag_plugin.types import Metric, WriteReport
@@ -103,8 +103,6 @@ class QdrantHybridStore(SearchableStore):
         >>> store.close()
     """
 
-    stores_text: bool = True
-    flat_metadata: bool = False
     collection_name: str
 
     _loop: BackgroundLoop = PrivateAttr()
@@ -213,9 +211,6 @@ class QdrantHybridStore(SearchableStore):
     def __repr__(self) -> str:
         return f"QdrantHybridStore({self.collection_name!r})"
 
-    def __str__(self) -> str:
-        return repr(self)
-
     # --- writing -----------------------------------------------------------------------------------------
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -261,23 +256,8 @@ class QdrantHybridStore(SearchableStore):
         """
         self._loop.run(self._writer.write(Incoming(), drop_documents=checked_ids("ref_doc_id", [ref_doc_id])))
 
-    def delete_nodes(
-        self,
-        node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
-        **delete_kwargs: Any,
-    ) -> None:
-        """Remove the nodes that are among ``node_ids`` and pass ``filters`` (each given narrows).
-
-        Raises:
-            InvalidInputError: Neither is given (:meth:`clear` removes everything), or ids that are none.
-            FilterError: A filter makes no sense.
-        """
-        if node_ids is None and filters is None:
-            raise InvalidInputError("delete_nodes() needs node_ids or filters; clear() removes every node.")
-        if filters is not None:
-            node_ids = [node.node_id for node in self.get_nodes(node_ids, filters)]
-        self._loop.run(self._writer.write(Incoming(), drop_nodes=checked_ids("node_ids", node_ids or [])))
+    def _drop(self, node_ids: Sequence[str]) -> None:
+        self._loop.run(self._writer.write(Incoming(), drop_nodes=node_ids))
 
     def clear(self) -> None:
         """Remove the collection; the next node makes a new one."""
@@ -365,25 +345,8 @@ class QdrantHybridStore(SearchableStore):
             learned = {**found.learned, **settings}
             self._loop.run(self._collection.remember(replace(found, learned=learned)))
 
-    def check_embedding(self, model_id: str) -> str | None:
-        """Refuse ``model_id`` if the collection is tied to another embedding model.
-
-        Returns:
-            The model it is tied to, None if it is tied to none.
-
-        Raises:
-            EmbeddingMismatchError: It is tied to another one.
-        """
-        return check_model(self._view(), model_id)
-
-    def bind_embedding(self, model_id: str) -> None:
-        """Tie the collection to one embedding model; another one is refused from then on.
-
-        Raises:
-            EmbeddingMismatchError: It belongs to another model.
-        """
-        if self.check_embedding(model_id) is None:
-            self.learn({"embedding": model_id})
+    def _remember_embedding(self, model_id: str) -> None:
+        self.learn({"embedding": model_id})
 
     # --- care --------------------------------------------------------------------------------------------
 
@@ -407,14 +370,3 @@ class QdrantHybridStore(SearchableStore):
     def close(self) -> None:
         """Let go of the connection and the thread. Closing twice is fine."""
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __deepcopy__(self, memo: Any = None) -> Self:
-        raise StoreError(
-            "A store cannot be deep-copied; share the object, or open another one of its collection."
-        )

@@ -32,12 +32,19 @@ def made_nodes() -> list[TextNode]:
     return [cut_from(f"d{number % 4}", number, page=number) for number in range(24)]
 
 
-@pytest.fixture(params=["tail", "blocks"])
+@pytest.fixture(params=["tail", "blocks", "qdrant"])
 def store(request, monkeypatch):
     monkeypatch.setattr(metadata_index, "_TAIL_ROWS", 1_000 if request.param == "tail" else 5)
-    with HybridStore() as made:
+    with on_qdrant() if request.param == "qdrant" else HybridStore() as made:
         made.add(made_nodes())
         yield made
+
+
+def on_qdrant():
+    client = pytest.importorskip("qdrant_client").AsyncQdrantClient(":memory:")
+    from rag_plugin.store.qdrant_store import QdrantHybridStore
+
+    return QdrantHybridStore("documents", client=client)
 
 
 def found(store, filters: MetadataFilters | MetadataFilter) -> set[str]:

@@ -337,7 +337,7 @@ class _Wanted:
 
         def passes(point: _Point) -> bool:
             return (
-                (compiled is None or compiled.matches(point.node.metadata))
+                (compiled is None or compiled.matches(point.node.metadata, point.node.ref_doc_id))
                 and (nodes is None or point.node.node_id in nodes)
                 and (documents is None or point.node.ref_doc_id in documents)
             )

@@ -18,6 +18,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 
 from rag_plugin.errors import StoreFormatError
 from rag_plugin.store.bm25 import saturated
+from rag_plugin.store.filters import DOCUMENT_KEYS, is_filled
 from rag_plugin.store.records import digest_of, embedded_text_hash, node_from_payload
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ OWN: Final = "rag_plugin"
 """Payload key of what only we read."""
 DOCUMENT: Final = "doc_id"
 """Payload key of the document's id, as LlamaIndex's store writes and indexes it."""
-RESERVED: Final = frozenset({OWN, DOCUMENT, "document_id", "ref_doc_id", "_node_content", "_node_type"})
+RESERVED: Final = frozenset({OWN, *DOCUMENT_KEYS, "_node_content", "_node_type"})
 """Payload keys where metadata of the same name cannot be found again."""
 
 _NAMESPACE: Final = UUID("6f0e4d8c-57a5-5d0b-9d38-0f1c2b7f3a11")
@@ -97,6 +98,8 @@ class Facts:
         node_class: LlamaIndex class of the node.
         orphan: Whether the node belongs to no document.
         listed: Metadata keys that hold lists.
+        overridden: Names under which LlamaIndex offers the document, and under which the node's own metadata holds
+            something: a filter on one of them means the metadata.
     """
 
     row: int
@@ -109,6 +112,7 @@ class Facts:
     node_class: str
     orphan: bool
     listed: tuple[str, ...]
+    overridden: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: NodeRecord, *, row: int, length: int, average: float) -> Facts:
@@ -126,6 +130,7 @@ class Facts:
             node_class=json.loads(record.payload.decode("utf-8", "surrogatepass"))[0],
             orphan=record.ref_doc_id is None,
             listed=tuple(sorted(key for key, value in record.metadata.items() if isinstance(value, list))),
+            overridden=tuple(sorted(key for key in DOCUMENT_KEYS if is_filled(record.metadata.get(key)))),
         )
 
     @classmethod
@@ -139,7 +144,8 @@ class Facts:
         if found is None:
             return None
         try:
-            return cls(**{**found, "listed": tuple(found["listed"])})
+            texts = {key: tuple(found.get(key, ())) for key in ("listed", "overridden")}
+            return cls(**{**found, **texts})
         except (TypeError, KeyError) as error:
             raise StoreFormatError(
                 f"A point's {OWN!r} payload cannot be read ({error}). Upgrade rag-plugin."
@@ -147,7 +153,7 @@ class Facts:
 
     def to_payload(self) -> dict[str, Any]:
         """What :meth:`in_payload` reads back."""
-        return {**self.__dict__, "listed": list(self.listed)}
+        return {**self.__dict__, "listed": list(self.listed), "overridden": list(self.overridden)}
 
 
 def vector_of(record: NodeRecord) -> FloatArray:

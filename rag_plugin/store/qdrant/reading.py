@@ -76,7 +76,7 @@ async def node_records(
     for record in records:
         node = node_of(record.payload or {}, stored_vector(record, settings))
         if (wanted is None or node.node_id in wanted) and (
-            compiled is None or compiled.matches(node.metadata)
+            compiled is None or compiled.matches(node.metadata, node.ref_doc_id)
         ):
             found.append((row_of(record.payload), node.node_id, node))
     return [node for _, _, node in sorted(found, key=lambda one: one[:2])]
@@ -139,9 +139,11 @@ def fused_by_server(view: FetchedView, query: VectorStoreQuery, rule: str) -> Ve
         )
     )
     found = [(node_of(point.payload or {}), float(point.score)) for point in answer.points]
-    passing = [(node, score) for node, score in found if compiled is None or compiled.matches(node.metadata)][
-        :k
-    ]
+    passing = [
+        (node, score)
+        for node, score in found
+        if compiled is None or compiled.matches(node.metadata, node.ref_doc_id)
+    ][:k]
     return VectorStoreQueryResult(
         nodes=[node for node, _ in passing],
         similarities=[score for _, score in passing],

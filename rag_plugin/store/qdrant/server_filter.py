@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from qdrant_client import models
 
 from rag_plugin.store.comparison import Comparison, Question, instant_of
-from rag_plugin.store.filters import Group
+from rag_plugin.store.filters import DOCUMENT_KEYS, Group
 from rag_plugin.store.qdrant.points import DOCUMENT, OWN, RESERVED, point_id
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _bound(node: Comparison | Group, *, upper: bool) -> _Bound:
 def _asked(comparison: Comparison, *, upper: bool) -> _Bound:
     """A bound of the question itself, before negation."""
     key = comparison.key
+    if key in DOCUMENT_KEYS:
+        return _asked_of_document(comparison, upper=upper)
     if not _PLAIN_KEY.fullmatch(key) or key in RESERVED:
         return upper
     match comparison.question:
@@ -84,7 +86,7 @@ def _asked(comparison: Comparison, *, upper: bool) -> _Bound:
                 return every
             bounds = [_equals(key, operand, upper=True) for operand in comparison.operands]
             # Texts and dicts are looked into as well, which only the second look can do.
-            return _any([_all(bounds) if every else _any(bounds), _all([_has(key), _is_listed(key, False)])])
+            return _any([_all(bounds) if every else _any(bounds), _all([_has(key), _is_no_list(key)])])
         case Question.LESS | Question.LESS_EQUAL | Question.GREATER | Question.GREATER_EQUAL:
             return _ordered(comparison) if upper else False
         case Question.SAME_LIST:
@@ -93,6 +95,33 @@ def _asked(comparison: Comparison, *, upper: bool) -> _Bound:
             return _has(key) if upper else _all([_has(key), _not(_matches(key, [""]))])
         case _:
             return _has(key) if upper else False
+
+
+def _asked_of_document(comparison: Comparison, *, upper: bool) -> _Bound:
+    """A bound of a question about the document, which the payload names for every node under the same key.
+
+    Known to be the document's are points of ours whose node belongs to one and has nothing of its own there.
+    """
+    match comparison.question:
+        case Question.FILLED:
+            documents: _Bound = True
+        case Question.ONE_OF:
+            texts = [operand for operand in comparison.operands if isinstance(operand, str)]
+            if upper and any(instant_of(text) is not None for text in texts):
+                return True  # another spelling of the same date is equal, too
+            documents = _matches(DOCUMENT, texts) if texts else False
+        case Question.SAME_LIST:
+            documents = False
+        case _:
+            return upper
+    others = [
+        _not(_has(f"{OWN}.row")),
+        _held(f"{OWN}.orphan", True),
+        _held(f"{OWN}.overridden", comparison.key),
+    ]
+    if upper:
+        return _any([documents, *others])
+    return _all([documents, *(_not(other) for other in others)])
 
 
 def _equals(key: str, operand: Scalar, *, upper: bool) -> _Bound:
@@ -151,13 +180,16 @@ def _within(key: str, values: models.Range | models.DatetimeRange) -> models.Fil
     return models.Filter(must=[models.FieldCondition(key=key, range=values)])
 
 
-def _is_listed(key: str, listed: bool) -> models.Filter:
-    held = models.FieldCondition(key=f"{OWN}.listed", match=models.MatchValue(value=key))
-    return models.Filter(must=[held]) if listed else models.Filter(must_not=[held])
+def _held(key: str, value: str | bool) -> models.Filter:
+    return models.Filter(must=[models.FieldCondition(key=key, match=models.MatchValue(value=value))])
+
+
+def _is_no_list(key: str) -> _Bound:
+    return _not(_held(f"{OWN}.listed", key))
 
 
 def _is_ours_and_no_list(key: str) -> _Bound:
-    return _all([_has(f"{OWN}.row"), _is_listed(key, False)])
+    return _all([_has(f"{OWN}.row"), _is_no_list(key)])
 
 
 def _all(bounds: Sequence[_Bound]) -> _Bound:

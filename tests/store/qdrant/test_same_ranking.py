@@ -31,6 +31,7 @@ WORDS = [
     for first in ("ba", "ke", "lo", "mu", "ni", "po", "ra", "su")
     for second in ("dor", "lim", "nak", "ves", "tor")
 ]
+DOCUMENT_KEYS = ("doc_id", "document_id", "ref_doc_id")
 METRICS = ("cosine", "cosine", "dot", "l2", "l1")
 VALUES = [
     1,
@@ -59,14 +60,28 @@ def corpus(rng: random.Random, size: int, dimension: int = 4) -> list[TextNode]:
             text=text,
             embedding=[float(rng.randrange(-3, 4)) for _ in range(dimension - 1)] + [1.0],
             metadata={key: rng.choice(VALUES) for key in ("kind", "when", "odd key") if rng.random() < 0.8},
-            excluded_embed_metadata_keys=["kind", "when", "odd key"],
+            excluded_embed_metadata_keys=["kind", "when", "odd key", *DOCUMENT_KEYS],
         )
-        node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=f"d{number // 3}")
+        if rng.random() < 0.1:
+            node.metadata[rng.choice(DOCUMENT_KEYS)] = rng.choice(["d0", "own", ""])
+        if rng.random() < 0.95:
+            node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=f"d{number // 3}")
         nodes.append(node)
     return nodes
 
 
+def of_documents(rng: random.Random) -> MetadataFilter:
+    operator = rng.choice([OP.EQ, OP.NE, OP.IN, OP.NIN, OP.IS_EMPTY, OP.GT, OP.TEXT_MATCH])
+    operand = rng.choice(["d0", "d1", "own", "", "None", "unheard"])
+    several = operator in (OP.IN, OP.NIN)
+    return MetadataFilter(
+        key=rng.choice(DOCUMENT_KEYS), operator=operator, value=[operand, "d2"] if several else operand
+    )
+
+
 def condition(rng: random.Random) -> MetadataFilter:
+    if rng.random() < 0.2:
+        return of_documents(rng)
     operator = rng.choice([one for one in OP if one is not OP.TEXT_MATCH_INSENSITIVE])
     operand = rng.choice(
         [value for value in VALUES if isinstance(value, int | float | str) and value is not True]
@@ -224,3 +239,33 @@ def test_a_filtered_retriever_over_qdrant_never_leaks(both):
     hits = HybridRetriever(both[1], embed_model=MockEmbedding(24), filters=red).retrieve(WORDS[3])
     assert hits
     assert all(hit.node.metadata["kind"] == "red" for hit in hits)
+
+
+@pytest.mark.parametrize("key", DOCUMENT_KEYS)
+def test_a_filter_on_a_document_is_left_to_the_server(key):
+    """Else a large collection would be read through for the few nodes of one document."""
+    travelled = []
+
+    class Listening(AsyncQdrantClient):
+        async def query_batch_points(self, **arguments):
+            answers = await super().query_batch_points(**arguments)
+            travelled.extend(point.id for answer in answers for point in answer.points)
+            return answers
+
+    rng = random.Random(3)
+    with QdrantHybridStore("c", client=Listening(":memory:")) as store:
+        store.add(
+            [
+                TextNode(
+                    id_=f"n{number}",
+                    text="otter",
+                    embedding=[rng.random(), 1.0],
+                    relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"d{number // 4}")},
+                )
+                for number in range(400)
+            ]
+        )
+        wanted = MetadataFilters(filters=[MetadataFilter(key=key, value="d7")])
+        found = store.query(VectorStoreQuery(query_embedding=[1.0, 1.0], similarity_top_k=10, filters=wanted))
+        assert set(found.ids) == {"n28", "n29", "n30", "n31"}
+        assert len(travelled) == 4
