@@ -34,6 +34,7 @@ except ImportError as error:
 from rag_plugin.store.qdrant.background_loop import BackgroundLoop
 from rag_plugin.store.qdrant.clients import asynchronous, is_in_process
 from rag_plugin.store.qdrant.collection import Collection, CollectionOptions
+from rag_plugin.store.qdrant.compacting import compact
 from rag_plugin.store.qdrant.fetched_view import FetchedView
 from rag_plugin.store.qdrant.opening import Fusion, check_arguments, connected, quantization_of, served_bm25
 from rag_plugin.store.qdrant.points import text_hash_of
@@ -366,6 +367,18 @@ class QdrantHybridStore(SearchableStore):
             "embedding": found.learned.get("embedding"),
             "collection": self.collection_name,
         }
+
+    def compact(self) -> None:
+        """Make the sparse vectors of a corpus that has grown anew, and have the server optimise its segments.
+
+        Passages are scored with the average length of now, whatever they were uploaded with; but the more that has
+        moved, the more each query has to fetch. Call it when the corpus has grown by several times, while no other
+        process writes. Needs the texts to be read once, and embeds nothing.
+
+        Raises:
+            StoreUnreachableError: The server stopped answering; call again to complete it.
+        """
+        self._loop.run(compact(self._collection))
 
     def close(self) -> None:
         """Let go of the connection and the thread. Closing twice is fine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,15 +119,18 @@ class Collection:
             await asyncio.sleep(wait_s)
             retry += 1
 
-    async def scroll(self, **arguments: Any) -> list[models.Record]:
-        """Every point that passes."""
-        found: list[models.Record] = []
+    async def pages(self, **arguments: Any) -> AsyncIterator[list[models.Record]]:
+        """Every point that passes, page by page."""
         offset = None
         while True:
             page, offset = await self.call("scroll", limit=_SCROLLED, offset=offset, **arguments)
-            found.extend(page)
+            yield page
             if offset is None:
-                return found
+                return
+
+    async def scroll(self, **arguments: Any) -> list[models.Record]:
+        """Every point that passes."""
+        return [record async for page in self.pages(**arguments) for record in page]
 
     # --- settings ---------------------------------------------------------------------------------------
 
