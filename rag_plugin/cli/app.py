@@ -49,6 +49,7 @@ def index(
     ] = False,
     chunk_size: Annotated[int, typer.Option(help="Largest passage, in characters.", min=1)] = 512,
     chunk_overlap: Annotated[int, typer.Option(help="Characters a passage repeats at most.", min=0)] = 50,
+    workers: Annotated[int, typer.Option(help="Processes that read files ahead.", min=1)] = 1,
     cache: CachePath = None,
     no_cache: NoCache = False,
     json: AsJson = False,
@@ -60,12 +61,13 @@ def index(
     from rag_plugin.cli.vector_cache import default_model
     from rag_plugin.errors import InvalidInputError
     from rag_plugin.ingestion.chunker import RecursiveChunker
+    from rag_plugin.ingestion.file_text import SUFFIXES
     from rag_plugin.ingestion.pipeline import ingest
     from rag_plugin.ingestion.progress import progress_bar
-    from rag_plugin.ingestion.readers import SUFFIXES, FolderReader
+    from rag_plugin.ingestion.readers import FolderReader
     from rag_plugin.store.hybrid_store import HybridStore
 
-    reader = FolderReader(path)
+    reader = FolderReader(path, num_workers=workers)
     if not len(reader):
         raise InvalidInputError(f"{path} holds no file that can be read. Expected: {', '.join(SUFFIXES)}.")
     chunker = RecursiveChunker(chunk_size, chunk_overlap)

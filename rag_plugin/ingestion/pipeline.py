@@ -49,7 +49,8 @@ def ingest(
 
     Args:
         documents: LlamaIndex documents, each with an id that stays the same from run to run. An id that
-            comes again replaces what came before.
+            comes again replaces what came before. ``FolderReader(path, num_workers=4)`` reads files in processes of
+            its own meanwhile.
         store: Where to.
         embed_model: Any LlamaIndex embedding model; None means the one set in LlamaIndex's ``Settings``,
             else ``OnnxEmbedding()``, which runs locally.

@@ -5,43 +5,23 @@ What cannot be read is never fatal and never silent: it is left out and listed w
 
 from __future__ import annotations
 
-import codecs
-import io
 import os
-import re
-import tokenize
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_index.core.schema import Document
 
 from rag_plugin.errors import IngestionError, InvalidInputError
-from rag_plugin.ingestion.html_text import text_of_html
+from rag_plugin.ingestion.file_text import SUFFIXES
+from rag_plugin.ingestion.reading_ahead import read_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".py")
-HTML_SUFFIXES = (".html", ".htm")
-PDF_SUFFIXES = (".pdf",)
-SUFFIXES = (*TEXT_SUFFIXES, *HTML_SUFFIXES, *PDF_SUFFIXES)
-
 _MACHINERY = frozenset({"node_modules", "__pycache__", "site-packages"})
 """Folders that hold what tools made, not what people wrote. Hidden folders and virtual environments (known by
 their ``pyvenv.cfg``) are passed over too."""
-
-_MAX_BYTES = 64 * 1024**2
-"""A larger file is a dump, not a document, and would be held in memory several times over."""
-
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +38,7 @@ class SkippedFile:
 
 
 class FolderReader:
-    """The documents of a folder (or of one file), read one by one as they are asked for.
+    """The documents of a folder (or of one file), read as they are asked for.
 
     A document's id and ``file_path`` is its path from the folder's parent, ``docs/guide/setup.md``, with
     forward slashes: the same wherever the folder lies, and different for equally named files of two folders.
@@ -73,15 +53,22 @@ class FolderReader:
         ...     print(document.id_, document.metadata["title"])
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, num_workers: int = 1) -> None:
         """Find the files; none is opened yet.
 
         Args:
             path: A folder, read with its subfolders, or a single file.
+            num_workers: Processes that read ahead, each a file or two, while what came before is worked on. Worth
+                their start for PDF and for slow disks. As with LlamaIndex's own ``num_workers``, a script that asks
+                for more than one keeps what it runs under ``if __name__ == "__main__":``.
 
         Raises:
-            InvalidInputError: There is no such file or folder, or the file is of no kind that can be read.
+            InvalidInputError: There is no such file or folder, the file is of no kind that can be read, or
+                ``num_workers`` is below 1.
         """
+        if num_workers < 1:
+            raise InvalidInputError(f"num_workers={num_workers}; expected 1 or more.")
+        self._num_workers = num_workers
         found = Path(path).expanduser().resolve()
         self.skipped: list[SkippedFile] = []
         self._single: str | None
@@ -106,15 +93,18 @@ class FolderReader:
         return len(self._files)
 
     def __iter__(self) -> Iterator[Document]:
-        """Read the files, one at a time."""
+        """Read the files, in their order.
+
+        Raises:
+            IngestionError: No process can be started to read in.
+        """
         self.skipped = [skipped for skipped in self.skipped if skipped.doc_id.endswith("/")]
-        for path in self._files:
+        for path, found in read_in_order(self._files, self._num_workers):
             doc_id = self._doc_id(path)
-            try:
-                title, text = read_file(path)
-            except IngestionError as error:
-                self.skipped.append(SkippedFile(doc_id, str(error)))
+            if isinstance(found, IngestionError):
+                self.skipped.append(SkippedFile(doc_id, str(found)))
                 continue
+            title, text = found
             yield Document(
                 id_=doc_id,
                 text=text,
@@ -153,80 +143,6 @@ class FolderReader:
                     yield path
 
 
-def read_file(path: Path) -> tuple[str, str]:
-    """One file's title (``""`` if it has none) and text.
-
-    Raises:
-        IngestionError: The file cannot be read; the message is the reason.
-    """
-    suffix = path.suffix.lower()
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise IngestionError(f"larger than {_MAX_BYTES // 1024**2} MiB; split it")
-        if suffix in PDF_SUFFIXES:
-            return "", _text_of_pdf(path)
-        data = path.read_bytes()
-    except OSError as error:
-        raise IngestionError(f"cannot be read: {error.strerror or error}") from error
-    text = _decoded(data, suffix).replace("\r\n", "\n").replace("\r", "\n")
-    if suffix in HTML_SUFFIXES:
-        return text_of_html(text)
-    if suffix in (".md", ".markdown"):
-        return _first_group(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", text), text
-    if suffix == ".rst":
-        return _first_group(r"^(\S.*)\n([=\-~^*#+])\2{2,}[ \t]*$", text), text
-    return (path.name if suffix == ".py" else ""), text
-
-
 def _is_written_by_people(folder: Path) -> bool:
     name = folder.name
     return not (name.startswith(".") or name in _MACHINERY or (folder / "pyvenv.cfg").is_file())
-
-
-def _first_group(pattern: str, text: str) -> str:
-    match = re.search(pattern, text, re.MULTILINE)
-    return match.group(1).strip() if match else ""
-
-
-def _decoded(data: bytes, suffix: str) -> str:
-    encoding = _declared_encoding(data, suffix)
-    try:
-        text = data.decode(encoding)
-    except LookupError as error:
-        raise IngestionError(f"declares the unknown encoding {encoding!r}; save it as UTF-8") from error
-    except UnicodeDecodeError as error:
-        raise IngestionError(
-            f"is not {encoding} text (byte {error.start}: {error.reason}); save it as UTF-8"
-        ) from error
-    if "\0" in text:
-        raise IngestionError("holds NUL characters: binary data under a text file's name")
-    return text
-
-
-def _declared_encoding(data: bytes, suffix: str) -> str:
-    """What the file says about itself; UTF-8 if it says nothing."""
-    for mark, encoding in _BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            return encoding
-    if suffix in HTML_SUFFIXES:
-        # Source: WHATWG HTML, 13.2.3.2: the declaration lies within the first 1024 bytes.
-        declared = re.search(rb"<meta[^>]+charset=[\"'\s]*([\w.:-]+)", data[:1024], re.IGNORECASE)
-        return declared.group(1).decode("ascii") if declared else "utf-8"
-    if suffix == ".py":
-        try:
-            return tokenize.detect_encoding(io.BytesIO(data).readline)[0]
-        except SyntaxError as error:
-            raise IngestionError(f"declares no usable encoding: {error.msg}") from error
-    return "utf-8"
-
-
-def _text_of_pdf(path: Path) -> str:
-    try:
-        reader = import_module("llama_index.readers.file").PDFReader()
-    except ImportError as error:
-        raise IngestionError("reading PDF needs: pip install llama-index-readers-file pypdf") from error
-    try:
-        pages = reader.load_data(path)
-    except Exception as error:  # a damaged PDF makes the parser raise anything at all
-        raise IngestionError(f"is no readable PDF ({type(error).__name__}: {error})") from error
-    return "\n\n".join(page.text for page in pages)
