@@ -11,6 +11,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import BaseNode, NodeWithScore
 
 from rag_plugin.store.hybrid_search import Candidates, Fused, Query
+from rag_plugin.store.tuned import RerankSetting
 from rag_plugin.types import DoubleArray, IntArray, LLMUsage
 
 
@@ -99,6 +100,9 @@ class Hit(NodeWithScore):
     """
 
     explanation: Explanation | None = Field(default=None, exclude=True, repr=False)
+    rerank_setting: RerankSetting | None = Field(
+        default=None, exclude=True, repr=False, description="What tuning found for reranking such hits."
+    )
 
     @classmethod
     def class_name(cls) -> str:
@@ -120,7 +124,8 @@ class Hit(NodeWithScore):
         before = self.explain()
         reasons = [reason for reason in (before.degraded, degraded) if reason]
         explanation = replace(before, score=score, degraded="; ".join(reasons) or None, **found)
-        return self.model_copy(update={"score": score, "explanation": explanation})
+        # What tuning found holds for fused scores; this one is of another kind.
+        return self.model_copy(update={"score": score, "explanation": explanation, "rerank_setting": None})
 
 
 def hits_of(
@@ -130,6 +135,7 @@ def hits_of(
     best: IntArray,
     nodes: list[BaseNode],
     degraded: str | None,
+    rerank_setting: RerankSetting | None = None,
 ) -> tuple[Hit, ...]:
     """The ``best`` candidates as hits that know where their scores came from, in the order given.
 
@@ -140,6 +146,7 @@ def hits_of(
         best: ``(h,)`` indices of those to return.
         nodes: Theirs.
         degraded: Why there is less here than was asked for, or None.
+        rerank_setting: What tuning found for reranking them, or None.
     """
 
     def column(values: DoubleArray | IntArray | None) -> list[Any]:
@@ -173,7 +180,7 @@ def hits_of(
             feedback_part=feedback_part,
             degraded=degraded,
         )
-        hits.append(Hit(node=node, score=score, explanation=reason))
+        hits.append(Hit(node=node, score=score, explanation=reason, rerank_setting=rerank_setting))
     return tuple(hits)
 
 

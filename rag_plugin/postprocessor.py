@@ -55,6 +55,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
     model: str = Field(description="A known name, a folder with an ONNX model, or a hub id.")
     top_n: int = Field(description="Hits to return.")
     blend: float | Literal["auto"] = Field(description="The cross-encoder's share of the score, 0 to 1.")
+    depth: int | None = Field(description="Hits that are read at most; None leaves it to tuning, else all.")
     timeout_s: float | None = Field(description="Seconds after which the best order so far is returned.")
     keep_order_on_failure: bool = Field(description="Return the order as it was instead of raising.")
     metadata_mode: MetadataMode = Field(description="Which metadata the model reads before the text.")
@@ -76,6 +77,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         *,
         top_n: int = 5,
         blend: float | Literal["auto"] = "auto",
+        depth: int | None = None,
         timeout_s: float | None = None,
         keep_order_on_failure: bool = True,
         metadata_mode: MetadataMode = MetadataMode.EMBED,
@@ -95,7 +97,10 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             model: A known name, a folder with an ONNX cross-encoder, or a hub id in the local hub cache.
             top_n: Hits to return, at least 1; all of them when there are fewer.
             blend: The cross-encoder's share of the final score: 0 keeps the order of retrieval, 1 ignores it,
-                ``"auto"`` is the share that helped most where reranking helps and did no harm elsewhere.
+                ``"auto"`` is what :func:`rag_plugin.tuning.tune` found best for the store that the hits are from,
+                else the share that helped most where reranking helps and did no harm elsewhere.
+            depth: Hits that are read at most, from the first on; those below stay below. ``None`` reads as many
+                as tuning found best for them, if ``blend`` is left to it, else all.
             timeout_s: Seconds after which the best order so far is returned; ``None`` waits for all. Loading
                 the model is part of it and cannot be interrupted.
             keep_order_on_failure: Return the order as it was, marked, when the model fails; else raise.
@@ -132,6 +137,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             blend == "auto" or (isinstance(blend, int | float) and 0 <= blend <= 1),
             f"blend must be 'auto' or a number from 0 to 1, found {blend!r}.",
         )
+        _require(depth is None or depth >= 1, f"depth must be at least 1 or None, found {depth}.")
         _require(timeout_s is None or timeout_s > 0, f"timeout_s must be positive, found {timeout_s}.")
         _require(
             _SHORTEST_CONTEXT <= length <= files.facts.max_length,
@@ -154,6 +160,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             "model": str(model),
             "top_n": top_n,
             "blend": blend,
+            "depth": depth,
             "timeout_s": timeout_s,
             "keep_order_on_failure": keep_order_on_failure,
             "metadata_mode": metadata_mode,
@@ -176,6 +183,11 @@ class CrossEncoderRerank(BaseNodePostprocessor):
     def class_name(cls) -> str:
         """Name LlamaIndex serialises this component under."""
         return "CrossEncoderRerank"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (64 hex digits) of the model's files: what was learned with one model is not used with another."""
+        return self._encoder.fingerprint
 
     def rerank(self, query: str, hits: Sequence[NodeWithScore], *, adaptive: bool = False) -> Reranking:
         """All hits in their new order, with both parts of each score and the best window of each passage.
@@ -261,7 +273,9 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         self, query: str, hits: Sequence[NodeWithScore], risk: float | None, stop: threading.Event
     ) -> Reranking:
         _require(bool(query.strip()), "The query is empty: there is nothing to compare the passages with.")
-        look = SecondLook(self._encoder, self.top_n, self.blend, risk, self.timeout_s, self.metadata_mode)
+        look = SecondLook(
+            self._encoder, self.top_n, self.blend, risk, self.timeout_s, self.metadata_mode, self.depth
+        )
         try:
             return look.at(query, hits, stop)
         except ModelError as error:

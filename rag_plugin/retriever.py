@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -20,11 +19,16 @@ from llama_index_instrumentation import get_dispatcher
 
 from rag_plugin.agents.tool import RetrievalTool
 from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
-from rag_plugin.errors import InvalidInputError
 from rag_plugin.fusion import EQUAL_WEIGHTS, parse_fusion, parse_weights
 from rag_plugin.hits import Hit, QueryExplanation, Stopwatch, Trace, hits_of
 from rag_plugin.query_transform import ExpandedQuery
-from rag_plugin.retriever_arguments import check_count, check_parts, checked_query, one_transform
+from rag_plugin.retriever_arguments import (
+    check_count,
+    check_parts,
+    check_ranking,
+    checked_query,
+    one_transform,
+)
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.diversity import diverse_order
 from rag_plugin.store.hybrid_search import (
@@ -38,14 +42,18 @@ from rag_plugin.store.hybrid_search import (
 )
 from rag_plugin.store.queries import check_model
 from rag_plugin.store.searchable_store import SearchableStore
-from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, learned
+from rag_plugin.store.tuned import (
+    DEFAULT_CANDIDATES,
+    FusionSetting,
+    RerankSetting,
+    learned,
+    learned_reranking,
+)
 from rag_plugin.store.view import View
 from rag_plugin.transforms.searching import Search, searched, texts_to_embed
 from rag_plugin.types import FloatArray, IntArray, Mode
 
 dispatcher = get_dispatcher(__name__)
-
-_MODES = ("hybrid", "dense", "sparse")
 
 Prepared: TypeAlias = tuple[ExpandedQuery, list[FloatArray]]
 """A query transformed, and the vectors of its texts."""
@@ -108,25 +116,17 @@ class HybridRetriever(BaseRetriever):
         check_parts(store, embed_model, filters)
         check_count("similarity_top_k", similarity_top_k)
         check_count("candidates", candidates)
-        if mode not in _MODES:
-            raise InvalidInputError(f"mode={mode!r}; expected one of {', '.join(_MODES)}.")
-        if diversity is not None and not 0.0 <= diversity <= 1.0:
-            raise InvalidInputError(f"diversity={diversity}; expected 0 to 1.")
-        if min_score is not None and math.isnan(min_score):
-            raise InvalidInputError("min_score is NaN, which no score reaches; expected a number or None.")
-        if weights is not None and len(weights) != 2:
-            raise InvalidInputError(f"weights={weights!r}; expected two numbers, (dense, sparse).")
+        check_ranking(mode, weights, diversity, min_score)
         shares = parse_weights(EQUAL_WEIGHTS if weights is None else weights).tolist()
         self._store = store
         self._embed_model = embed_model
         self._similarity_top_k = similarity_top_k
-        self._candidates = max(candidates, similarity_top_k)
         self._mode: Mode = mode
-        self._fusion = parse_fusion(fusion)
-        self._weights: tuple[float, float] = (shares[0], shares[1])
+        self._own = FusionSetting(
+            parse_fusion(fusion), (shares[0], shares[1]), feedback, max(candidates, similarity_top_k)
+        )
         self._filters = filters
         self._query_transform = one_transform(query_transform)
-        self._feedback = feedback
         self._takes_tuning = mode == "hybrid" and fusion == "auto" and weights is None
         self._diversity = diversity or 0.0
         self._min_score = min_score
@@ -141,6 +141,11 @@ class HybridRetriever(BaseRetriever):
     def filters(self) -> MetadataFilters | None:
         """What every hit's metadata must pass."""
         return self._filters
+
+    @property
+    def similarity_top_k(self) -> int:
+        """Hits returned."""
+        return self._similarity_top_k
 
     @property
     def embedding_id(self) -> str:
@@ -174,7 +179,13 @@ class HybridRetriever(BaseRetriever):
         check_count("similarity_top_k", similarity_top_k)
         other = copy.copy(self)
         other._similarity_top_k = similarity_top_k
-        other._candidates = max(self._candidates, similarity_top_k)
+        other._own = replace(self._own, candidates=max(self._own.candidates, similarity_top_k))
+        return other
+
+    def with_setting(self, setting: FusionSetting) -> Self:
+        """A cheap copy that fuses as the setting says, whatever tuning left in the store."""
+        other = copy.copy(self)
+        other._own, other._takes_tuning = setting, False
         return other
 
     def as_tool(
@@ -295,7 +306,7 @@ class HybridRetriever(BaseRetriever):
         return Search(self._store, self._mode, self._filters, self._model).as_metadata()
 
     def _needs_vectors(self) -> bool:
-        return self._mode != "sparse" and self._weights[0] > 0 and self._store.holds_vectors
+        return self._mode != "sparse" and self._own.weights[0] > 0 and self._store.holds_vectors
 
     def _model(self) -> BaseEmbedding:
         if self._embed_model is None:
@@ -305,7 +316,7 @@ class HybridRetriever(BaseRetriever):
     def _search(self, prepared: Sequence[Prepared], clock: Stopwatch) -> list[QueryExplanation]:
         """Search for all queries as of one moment; each one's trace tells its share of the time."""
         with self._store.view() as view:
-            setting = self.setting_in(view)
+            setting, reranking = self.setting_in(view), self.rerank_setting_in(view)
             view = setting.scored(view)
             k, rule, weights, feedback = setting.candidates, setting.fusion, setting.weights, setting.feedback
             queries = [self.query_in(view, *one) for one in prepared]
@@ -332,7 +343,7 @@ class HybridRetriever(BaseRetriever):
                 clock.lap("fuse")
                 nodes = near.nodes(candidates.positions[best], selection.filters)
                 degraded = prepared[len(found)][0].degraded
-                found.append(hits_of(query, candidates, fused, best, nodes, degraded))
+                found.append(hits_of(query, candidates, fused, best, nodes, degraded, reranking))
                 clock.lap("fetch")
         share = {stage: spent / len(prepared) for stage, spent in clock.seconds.items() if prepared}
         answers = []
@@ -347,22 +358,28 @@ class HybridRetriever(BaseRetriever):
 
         Arguments that were given win: ``fusion``, ``weights``, ``feedback=False``, another ``candidates``.
         """
-        own = FusionSetting(self._fusion, self._weights, self._feedback, self._candidates)
-        model = None if self._embed_model is None else embedding_id(self._embed_model)
-        tuned = learned(view, model) if self._takes_tuning else None
-        if tuned is None:
-            return own
-        candidates = self._candidates
-        if candidates == DEFAULT_CANDIDATES:
-            candidates = max(tuned.candidates, self._similarity_top_k)
-        return replace(tuned, feedback=tuned.feedback and self._feedback, candidates=candidates)
+        tuned = learned(view, self._model_in_use()) if self._takes_tuning else None
+        return self._own.as_learned(tuned, self._similarity_top_k)
+
+    def rerank_setting_in(self, view: View) -> RerankSetting | None:
+        """What tuning left in the store for reranking what this retriever finds, if it fuses as tuning says."""
+        return learned_reranking(view, self._model_in_use()) if self._takes_tuning else None
+
+    def rerank_depth(self, otherwise: int) -> int:
+        """Hits worth handing to a reranker, as tuning found for this store; ``otherwise`` where it found nothing."""
+        with self._store.view() as view:
+            found = self.rerank_setting_in(view)
+        return otherwise if found is None else found.depth
+
+    def _model_in_use(self) -> str | None:
+        return None if self._embed_model is None else embedding_id(self._embed_model)
 
     def query_in(self, view: View, expanded: ExpandedQuery, vectors: list[FloatArray]) -> Query:
         """All variants as one query, of the legs this retriever searches."""
-        dense = self._mode != "sparse" and self._weights[0] > 0
+        dense = self._mode != "sparse" and self._own.weights[0] > 0
         if dense and vectors and self._embed_model is not None and view.legs.dense is not None:
             check_model(view, embedding_id(self._embed_model))
-        sparse = self._mode != "dense" and self._weights[1] > 0
+        sparse = self._mode != "dense" and self._own.weights[1] > 0
         return searched(view, expanded, vectors, dense=dense, sparse=sparse)
 
     def _chosen(self, view: View, candidates: Candidates, fused: Fused) -> IntArray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, get_args
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
@@ -12,12 +13,27 @@ from llama_index.core.vector_stores.types import MetadataFilters
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.query_transform import TransformChain
 from rag_plugin.store.searchable_store import SearchableStore
+from rag_plugin.types import Mode
 
 
 def check_count(name: str, number: Any) -> None:
     """Refuse what is no whole number, 1 or more."""
     if not isinstance(number, int) or number < 1:
         raise InvalidInputError(f"{name}={number!r}; expected a whole number, 1 or more.")
+
+
+def check_ranking(
+    mode: str, weights: tuple[float, float] | None, diversity: float | None, min_score: float | None
+) -> None:
+    """Refuse what no ranking can be made with."""
+    if mode not in get_args(Mode):
+        raise InvalidInputError(f"mode={mode!r}; expected one of {', '.join(get_args(Mode))}.")
+    if weights is not None and len(weights) != 2:
+        raise InvalidInputError(f"weights={weights!r}; expected two numbers, (dense, sparse).")
+    if diversity is not None and not 0.0 <= diversity <= 1.0:
+        raise InvalidInputError(f"diversity={diversity}; expected 0 to 1.")
+    if min_score is not None and math.isnan(min_score):
+        raise InvalidInputError("min_score is NaN, which no score reaches; expected a number or None.")
 
 
 def check_parts(store: Any, embed_model: Any, filters: Any) -> None:

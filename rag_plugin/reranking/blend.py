@@ -36,7 +36,7 @@ def rerank_part(logits: DoubleArray) -> DoubleArray:
     return squashed
 
 
-def auto_weight(scores: Sequence[float | None], *, absolute: bool) -> float:
+def auto_weight(scores: Sequence[float | None], *, absolute: bool, strength: float = 1.0) -> float:
     """The cross-encoder's share that ``blend="auto"`` gives it in one list: ``gain / (gain + highest − lowest)``.
 
     Then the most that it can add is ``gain``, in the unit of the scores, however far they spread.
@@ -45,13 +45,17 @@ def auto_weight(scores: Sequence[float | None], *, absolute: bool) -> float:
         scores: Those of retrieval; where one is missing, the order stands for them (:func:`retrieval_part`).
         absolute: Whether they are ``fusion="auto"``'s, so that the gain is :data:`AUTO_GAIN`; else it is
             :data:`AUTO_SPREADS` standard deviations.
+        strength: What the gain is multiplied by, as tuning found; 0 gives the cross-encoder no say.
     """
+    if strength == 0.0:
+        return 0.0
     values = np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
     known = bool(np.isfinite(values).all())
     if not known:
         values = retrieval_part(scores)
     extent = float(values.max() - values.min()) if len(values) else 0.0
     gain = AUTO_GAIN if absolute and known else AUTO_SPREADS * float(values.std()) if extent else 1.0
+    gain *= strength
     return gain / (gain + extent)
 
 

@@ -97,6 +97,11 @@ class CrossEncoder:
         return self._cache
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the model's files, whichever back end reads them."""
+        return self._files.fingerprint
+
+    @property
     def identity(self) -> str:
         """What a score depends on beside its two texts."""
         choice = choose(self._files, self._backend)

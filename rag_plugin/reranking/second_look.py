@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rag_plugin.reranking.cross_encoder import CrossEncoder, Reading
     from rag_plugin.reranking.score_cache import PassageScore
+    from rag_plugin.store.tuned import RerankSetting
     from rag_plugin.types import DoubleArray
 
 _log = logging.getLogger("rag_plugin.postprocessor")
@@ -84,6 +85,7 @@ class SecondLook:
         risk: See :func:`~rag_plugin.reranking.depth.top_is_settled`; ``None`` reads all.
         timeout_s: Seconds after which the best order so far is returned.
         metadata_mode: Which of a node's metadata is read before its text.
+        depth: Hits that are read at most; ``None`` for as many as tuning found best for them, else all.
     """
 
     encoder: CrossEncoder
@@ -92,6 +94,7 @@ class SecondLook:
     risk: float | None
     timeout_s: float | None
     metadata_mode: MetadataMode
+    depth: int | None = None
 
     def at(self, query: str, hits: Sequence[NodeWithScore], stop: threading.Event) -> Reranking:
         """Rerank hits.
@@ -101,23 +104,34 @@ class SecondLook:
             CancelledError: ``stop`` was set.
         """
         deadline = None if self.timeout_s is None else time.monotonic() + self.timeout_s
-        retrieval = retrieval_part([hit.score for hit in hits])
-        weight = self._weight(hits)
-        if self.risk is not None and len(hits) and order_is_certain(retrieval, weight, self.top_n):
-            return self._ordered(hits, {}, retrieval, weight, reached=len(hits), late=False)
-        places = [place for place, hit in enumerate(hits) if hit.node.get_content(MetadataMode.NONE).strip()]
+        learned = self._learned(hits)
+        head = hits[: self.depth or (learned.depth if learned else None)]
+        retrieval = retrieval_part([hit.score for hit in head])
+        weight = self._weight(head, 1.0 if learned is None else learned.strength)
+        if self.risk is not None and len(head) and order_is_certain(retrieval, weight, self.top_n):
+            return self._ordered(hits, {}, retrieval, weight, reached=len(head), late=False)
+        places = [place for place, hit in enumerate(head) if is_readable(hit)]
         texts = [hits[place].node.get_content(metadata_mode=self.metadata_mode) for place in places]
         reading = self.encoder.reading(query, texts, stop)
         found, late = self._read(reading, places, retrieval, weight, deadline)
-        reached = len(hits) if len(found) == len(places) else places[len(found)]
+        reached = len(head) if len(found) == len(places) else places[len(found)]
         if late and not found:
             return unchanged(hits, f"no passage was scored within {self.timeout_s} s")
         return self._ordered(hits, found, retrieval, weight, reached=reached, late=late)
 
-    def _weight(self, hits: Sequence[NodeWithScore]) -> float:
+    def _learned(self, hits: Sequence[NodeWithScore]) -> RerankSetting | None:
+        """What tuning found for these hits and this model, where the blend is left to it."""
+        if self.blend != "auto" or not hits:
+            return None
+        found: RerankSetting | None = getattr(hits[0], "rerank_setting", None)
+        if found is None or any(getattr(hit, "rerank_setting", None) != found for hit in hits):
+            return None
+        return found if found.model == self.encoder.fingerprint else None
+
+    def _weight(self, hits: Sequence[NodeWithScore], strength: float) -> float:
         if self.blend != "auto":
             return float(self.blend)
-        return auto_weight([hit.score for hit in hits], absolute=bool(hits) and all(map(_is_of_auto, hits)))
+        return auto_weight([hit.score for hit in hits], absolute=are_of_auto(hits), strength=strength)
 
     def _read(
         self,
@@ -214,9 +228,15 @@ def unchanged(hits: Sequence[NodeWithScore], reason: str) -> Reranking:
     return Reranking(tuple(kept), reason)
 
 
-def _is_of_auto(hit: NodeWithScore) -> bool:
-    """Whether the hit's score is a sum that ``fusion="auto"`` made: no other rule has a part for feedback."""
-    explanation = getattr(hit, "explanation", None)
-    return (
-        explanation is not None and explanation.feedback_part is not None and explanation.rank_before is None
+def is_readable(hit: NodeWithScore) -> bool:
+    """Whether there is text to read, and not an image alone, say."""
+    return bool(hit.node.get_content(MetadataMode.NONE).strip())
+
+
+def are_of_auto(hits: Sequence[NodeWithScore]) -> bool:
+    """Whether the scores are sums that ``fusion="auto"`` made: no other rule has a part for feedback."""
+    explanations = [getattr(hit, "explanation", None) for hit in hits]
+    return bool(explanations) and all(
+        found is not None and found.feedback_part is not None and found.rank_before is None
+        for found in explanations
     )

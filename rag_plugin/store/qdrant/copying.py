@@ -13,14 +13,14 @@ import numpy as np
 from rag_plugin.errors import EmbeddingMismatchError, StoreError
 from rag_plugin.store.records import record_of
 from rag_plugin.store.rows import full_nodes
-from rag_plugin.store.tuned import SETTING
+from rag_plugin.store.tuned import RERANKING, SETTING
 
 if TYPE_CHECKING:
     from rag_plugin.store.hybrid_store import HybridStore
     from rag_plugin.store.qdrant_store import QdrantHybridStore
     from rag_plugin.store.view import View
 
-_CARRIED: Final = ("embedding", SETTING)
+_CARRIED: Final = ("embedding", SETTING, RERANKING)
 """Settings that stay true on the other side: the embedding model's name, and what tuning found."""
 _SAMPLED: Final = 200
 """Nodes compared in every part at the end. Of an error in one node of a hundred it misses one time in seven."""
