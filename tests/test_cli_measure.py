@@ -85,9 +85,12 @@ def test_eval_fills_a_store_once_and_tune_finds_it(shell, data, tmp_path):
     code, out, _ = shell("tune", "--store", "kept", "--data", data, "--folds", "2")
     assert code == 0
     assert out.startswith("nDCG@10: no change")
-    code, out, _ = shell("tune", "--store", "kept", "--data", data, "--folds", "2", "--dry-run", "--json")
+    options = ("--folds", "2", "--dry-run", "--rerank", "--rerank-queries", "4", "--json")
+    code, out, _ = shell("tune", "--store", "kept", "--data", data, *options)
     assert code == 0
-    assert json.loads(out)["changed"] is False
+    told = json.loads(out)
+    assert told["changed"] is told["rerank"]["changed"] is False
+    assert (told["queries"], told["rerank"]["queries"], told["rerank"]["read"]) == (4, 4, 24)
 
 
 def test_tune_wants_a_store_that_is_there(shell, data):

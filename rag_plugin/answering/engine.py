@@ -62,6 +62,9 @@ _CONTEXT_TOKENS = 3000
 _CONTEXT_SHARE = 0.5
 """Share of the language model's context that the passages may take; the rest is for the prompt and the answer."""
 
+_RETRIEVED = 20
+"""Hits retrieved where tuning found nothing: a reranker's best find is nearly always among them."""
+
 _SOURCES = 5
 """Sources of an answer where no reranker chooses them."""
 
@@ -261,7 +264,7 @@ def build_query_engine(
     *,
     embed_model: BaseEmbedding | None = None,
     rerank: CrossEncoderRerank | bool = True,
-    similarity_top_k: int = 20,
+    similarity_top_k: int | None = None,
     filters: MetadataFilters | None = None,
     min_evidence: float = DEFAULT_EVIDENCE,
     max_sentences: int = 3,
@@ -277,7 +280,7 @@ def build_query_engine(
         embed_model: As for :class:`~rag_plugin.retriever.HybridRetriever`.
         rerank: The second look; True takes the default model and its five best, False goes without, and then
             evidence and citations are judged by words and vectors alone, less surely.
-        similarity_top_k: Hits retrieved for the reranker to choose from.
+        similarity_top_k: Hits retrieved for the reranker to choose from; None for as many as tuning found best, or 20.
         filters: What every source must pass.
         min_evidence: Probability, 0 to 1, that the documents hold the answer, below which the engine says that
             they do not; 0 always answers.
@@ -300,10 +303,12 @@ def build_query_engine(
     retriever = HybridRetriever(
         store,
         embed_model=embed_model,
-        similarity_top_k=similarity_top_k,
+        similarity_top_k=_RETRIEVED if similarity_top_k is None else similarity_top_k,
         filters=filters,
         **retriever_options,
     )
+    if similarity_top_k is None:
+        retriever = retriever.with_top_k(retriever.rerank_depth(otherwise=_RETRIEVED))
     chosen = PromptTemplate(prompt) if isinstance(prompt, str) else prompt or ANSWER_PROMPT
     return GroundedQueryEngine(
         retriever,

@@ -123,8 +123,9 @@ def search(
         HybridStore(store, read_only=True) as opened,
         nullcontext() if words_alone else default_model(cache, no_cache) as model,
     ):
-        depth = max(k, RERANK_DEPTH) if rerank else k
-        retriever = HybridRetriever(opened, embed_model=model, similarity_top_k=depth, mode=mode.value)
+        retriever = HybridRetriever(opened, embed_model=model, similarity_top_k=k, mode=mode.value)
+        if rerank:
+            retriever = retriever.with_top_k(max(k, retriever.rerank_depth(otherwise=RERANK_DEPTH)))
         reranker = CrossEncoderRerank(top_n=k, backend="onnx") if rerank else None
         found = answer(question, retriever, reranker, top_n=k)
     if json:

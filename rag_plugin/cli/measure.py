@@ -71,10 +71,9 @@ def evaluate_folder(
         }
         second_look = {}
         if rerank:
-            pipelines["hybrid, reranked"] = HybridRetriever(
-                opened, embed_model=embed_model, similarity_top_k=RERANK_DEPTH
-            )
-            second_look["hybrid, reranked"] = [CrossEncoderRerank(top_n=RERANK_DEPTH)]
+            depth = hybrid.rerank_depth(otherwise=RERANK_DEPTH)
+            pipelines["hybrid, reranked"] = hybrid.with_top_k(depth)
+            second_look["hybrid, reranked"] = [CrossEncoderRerank(top_n=depth)]
         experiment = evaluate(
             pipelines,
             collection.queries,
@@ -98,13 +97,21 @@ def tune_store(
     measure: Annotated[str, typer.Option("--measure", help="What to improve.")] = "nDCG@10",
     folds: Annotated[int, typer.Option("--folds", help="Parts the queries are split into.", min=2)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Of the split.")] = 0,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Also fit the cross-encoder's say and how far down it reads.")
+    ] = False,
+    rerank_queries: Annotated[
+        int, typer.Option("--rerank-queries", help="The most queries that it reads for, 50 passages each.")
+    ] = 200,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell, and keep nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Fit fusion to labelled queries; keeps a setting only if it gains more than luck would."""
-    from rag_plugin.cli.output import messages, print_json, results
+    """Fit fusion, and reranking, to labelled queries; keeps a setting only if it gains more than luck would."""
+    from rag_plugin.cli.answers import RERANK_DEPTH
+    from rag_plugin.cli.output import print_json, results
     from rag_plugin.errors import StorePathError
     from rag_plugin.evaluation import load_beir
+    from rag_plugin.postprocessor import CrossEncoderRerank
     from rag_plugin.retriever import HybridRetriever
     from rag_plugin.store.backups import is_store
     from rag_plugin.store.hybrid_store import HybridStore
@@ -113,18 +120,17 @@ def tune_store(
     if not is_store(store):
         raise StorePathError(f"{store} holds no store. Fill one with: rag-plugin eval --store … --data …")
     collection = load_beir(data, split=split, queries=queries)
-    with (
-        HybridStore(store, read_only=dry_run) as opened,
-        messages().status(f"tuning on {len(collection.queries):,} queries"),
-    ):
+    with HybridStore(store, read_only=dry_run) as opened:
         report = tune(
-            HybridRetriever(opened),
+            HybridRetriever(opened, similarity_top_k=RERANK_DEPTH),
             collection.queries,
             collection.qrels,
             measure=measure,
             folds=folds,
             seed=seed,
             save=not dry_run,
+            rerank=CrossEncoderRerank() if rerank else None,
+            rerank_queries=rerank_queries,
         )
     if json:
         print_json(report.to_json())

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.evaluation import report
 from rag_plugin.evaluation.comparison import Comparison, Difference, QueryDifference
 from rag_plugin.evaluation.measures import Measure, Qrels, Run, mean, measure_run, parse_measures
 from rag_plugin.evaluation.pipelines import IdOf, Pipeline, document_id
+from rag_plugin.evaluation.progress import progress_bar
 from rag_plugin.evaluation.significance import PairedTest, holm, paired_randomisation_test, paired_t_test
 from rag_plugin.evaluation.trec import write_run
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from matplotlib.figure import Figure
-    from rich.console import ConsoleOptions, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderResult
 
     from rag_plugin.types import DoubleArray
 
@@ -260,7 +259,7 @@ def evaluate(
     ]
     runs: dict[str, dict[str, dict[str, float]]] = {}
     latencies: dict[str, DoubleArray] = {}
-    with _progress(show_progress) as progress:
+    with progress_bar(show_progress) as progress:
         for stage in stages:
             task = progress.add_task(stage.name, total=len(asked))
             answers = {}
@@ -300,19 +299,6 @@ def _require_known(
         raise InvalidInputError(f"batch_size is {batch_size}; expected 1 or more")
     if test not in _TESTS:
         raise InvalidInputError(f"test is {test!r}; expected one of {', '.join(_TESTS)}")
-
-
-def _progress(show: bool) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (show and (console.is_terminal or console.is_jupyter)),
-    )
 
 
 def _notes(

@@ -1,4 +1,4 @@
-"""`tune`: fit what ``fusion="auto"`` does to labelled queries, and only if that is more than luck."""
+"""`tune`: fit fusion, and reranking after it, to labelled queries, and only if that is more than luck."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ import numpy as np
 
 from rag_plugin.errors import InvalidInputError, StoreReadOnlyError
 from rag_plugin.evaluation.measures import Measure
-from rag_plugin.evaluation.significance import paired_randomisation_test
+from rag_plugin.evaluation.progress import progress_bar
 from rag_plugin.store.hybrid_store import HybridStore
-from rag_plugin.store.tuned import SETTING, Belonging, FusionSetting, to_remember
+from rag_plugin.store.tuned import (
+    RERANKING,
+    SETTING,
+    Belonging,
+    FusionSetting,
+    learned,
+    reranking_to_remember,
+    to_remember,
+)
 from rag_plugin.tuning.gathering import Corpus, Rankings, find, rankings
 from rag_plugin.tuning.grid import alone, families
 from rag_plugin.tuning.report import TuningReport
-from rag_plugin.tuning.selection import cross_validated, dealt
+from rag_plugin.tuning.reranking import check_folds, check_reranker, choose_reranking, draw, read_lists
 
 if TYPE_CHECKING:
     from rag_plugin.evaluation.measures import Qrels
+    from rag_plugin.postprocessor import CrossEncoderRerank
     from rag_plugin.retriever import HybridRetriever
 
 
@@ -33,18 +42,26 @@ def tune(
     seed: int = 0,
     alpha: float = 0.01,
     save: bool = True,
+    rerank: CrossEncoderRerank | None = None,
+    rerank_queries: int = 200,
+    show_progress: bool = True,
 ) -> TuningReport:
     """Fit fusion rule, weights, feedback, candidates and BM25 to labelled queries, and refuse to fit noise.
+
+    With ``rerank``, also how much say the cross-encoder has after that fusion, down to none, and how many hits
+    it reads; a ``CrossEncoderRerank`` of the same model with ``blend="auto"`` and no ``depth`` goes by what was
+    found, for hits of this store.
 
     Each fold's setting is chosen on the other folds, with shrinkage to what the retriever does now, and
     measured on the fold itself. Only if those held-out values beat the present setting's in a paired test is
     anything changed: then the setting that all queries choose is kept in the store, where every
     ``HybridRetriever`` with ``fusion="auto"`` and no ``weights`` finds it. One test is made, on queries that
-    had no part in choosing, so the number of settings looked at needs no further correction.
+    had no part in choosing, so the number of settings looked at needs no further correction. Fusion and reranking
+    are two questions with a test each.
 
     Args:
         retriever: A hybrid one with ``fusion="auto"`` and no ``weights``; its filters and query transform
-            apply, its ``diversity`` and ``min_score`` do not.
+            apply, its ``diversity`` and ``min_score`` to reranking alone.
         queries: Text by query id; a few hundred say something, a few dozen hardly ever do.
         qrels: Relevance by query id and passage id, which is the ``ref_doc_id`` of a node, or its own id if
             it has none.
@@ -54,13 +71,20 @@ def tune(
         alpha: The largest p-value that counts as more than luck, two-sided; a ranking that people are used to
             should not change for a chance of one in twenty.
         save: Keep a better setting in the store; with False the report alone tells of it.
+        rerank: The reranker to fit, with ``blend="auto"`` and no ``depth``; None leaves reranking as it is. What is
+            compared with is what it does now with the retriever's ``similarity_top_k`` hits.
+        rerank_queries: The most queries that the cross-encoder reads for, drawn by ``seed`` if there are more. It
+            reads up to 50 passages for each: 200 queries take some minutes on a processor; scores that its
+            ``cache`` holds cost nothing.
+        show_progress: Draw a bar on stderr, where that is a terminal or a notebook.
 
     Returns:
         What was tried, chosen and gained, and whether anything changed.
 
     Raises:
         InvalidInputError: No queries, fewer than folds + 1, one that is blank or has no judgement, a judged
-            query or relevant passage that is not there, or a retriever whose fusion was fixed by hand.
+            query or relevant passage that is not there, or a retriever or reranker that was fixed by hand.
+        ModelError: The cross-encoder failed.
         StoreReadOnlyError: ``save`` is set and the store was opened read-only.
 
     Example:
@@ -83,12 +107,28 @@ def tune(
             f"{store!r} is open read-only, so nothing learned can be kept in it. Open it for writing, or "
             "pass save=False."
         )
-    ranked = rank(retriever, queries, wanted)
+    if rerank is not None:
+        check_reranker(rerank, rerank_queries, folds)
+    ranked = rank(retriever, queries, wanted, show_progress=show_progress)
     report = choose(ranked, [qrels[query_id] for query_id in queries], folds=folds, seed=seed, alpha=alpha)
-    if not (report.changed and save):
+    if report.changed and save:
+        store.client.remember(SETTING, to_remember(report.best, ranked.belonging))
+        report = replace(report, saved=True)
+    if rerank is None:
         return report
-    store.client.remember(SETTING, to_remember(report.best, ranked.belonging))
-    return replace(report, saved=True)
+    if report.changed and not save:
+        retriever = retriever.with_setting(report.best)
+    drawn = draw(queries, rerank_queries, seed)
+    read = read_lists(retriever, rerank, drawn, show_progress=show_progress)
+    found = choose_reranking(
+        read, [qrels[query_id] for query_id in drawn], wanted, folds=folds, seed=seed, alpha=alpha
+    )
+    if found.changed and save:
+        with store.view() as view:
+            over = learned(view, ranked.belonging.embedding)
+        store.client.remember(RERANKING, reranking_to_remember(found.best, ranked.belonging, over))
+        found = replace(found, saved=True)
+    return replace(report, rerank=found)
 
 
 @dataclass(frozen=True)
@@ -110,13 +150,16 @@ class Ranked:
     belonging: Belonging
 
 
-def rank(retriever: HybridRetriever, queries: Mapping[str, str], measure: Measure) -> Ranked:
+def rank(
+    retriever: HybridRetriever, queries: Mapping[str, str], measure: Measure, *, show_progress: bool = False
+) -> Ranked:
     """Search for every query as every setting would.
 
     Args:
         retriever: As `tune` takes it.
         queries: Text by query id.
         measure: Its cutoff is how deep the rankings are.
+        show_progress: Draw a bar.
 
     Raises:
         InvalidInputError: The store holds no vectors, or the retriever's fusion was fixed by hand.
@@ -126,7 +169,9 @@ def rank(retriever: HybridRetriever, queries: Mapping[str, str], measure: Measur
             "tune() fits what a retriever with mode='hybrid', fusion='auto' and no weights does; this one has "
             "one leg alone, or its fusion was fixed by hand."
         )
-    prepared = [retriever.prepared(text) for text in queries.values()]
+    with progress_bar(show_progress) as bar:
+        texts = bar.track(queries.values(), description="the queries are embedded")
+        prepared = [retriever.prepared(text) for text in texts]
     with retriever.store.view() as view:
         present = retriever.setting_in(view)
         dense = view.legs.dense
@@ -141,14 +186,13 @@ def rank(retriever: HybridRetriever, queries: Mapping[str, str], measure: Measur
     tried = (alone(present), *families(view.legs.sparse.bm25))
     ways = list(dict.fromkeys(family.setting.bm25 for family in tried))
     depth = max(family.setting.candidates for family in tried)
-    found = (find(corpus, query, ways, depth) for query in asked)
-    return Ranked(
-        measure,
-        tuple(setting for family in tried for setting in family.settings),
-        tuple(rankings(corpus, each, tried, measure.cutoff) for each in found),
-        corpus.numbers,
-        belonging,
-    )
+    with progress_bar(show_progress) as bar:
+        by_query = tuple(
+            rankings(corpus, find(corpus, query, ways, depth), tried, measure.cutoff)
+            for query in bar.track(asked, description="each setting is tried")
+        )
+    settings = tuple(setting for family in tried for setting in family.settings)
+    return Ranked(measure, settings, by_query, corpus.numbers, belonging)
 
 
 def choose(
@@ -189,23 +233,7 @@ def choose(
         ],
         axis=1,
     )
-    choice = cross_validated(worth, dealt(len(judged), folds=folds, seed=seed))
-    test = paired_randomisation_test(choice.held_out, worth[0], seed=seed)
-    return TuningReport(
-        measure=ranked.measure,
-        queries=len(judged),
-        tried=len(ranked.settings),
-        present=ranked.settings[0],
-        best=ranked.settings[choice.best],
-        by_fold=tuple(ranked.settings[index] for index in choice.by_fold.tolist()),
-        present_value=float(worth[0].mean()),
-        held_out_value=float(choice.held_out.mean()),
-        fitted_value=float(worth[choice.best].mean()),
-        test=test,
-        alpha=alpha,
-        changed=choice.best != 0 and test.difference > 0.0 and test.p_value < alpha,
-        saved=False,
-    )
+    return TuningReport.of(ranked.settings, worth, ranked.measure, folds=folds, seed=seed, alpha=alpha)
 
 
 def check_labels(queries: Mapping[str, str], qrels: Qrels, folds: int, alpha: float) -> None:
@@ -224,10 +252,7 @@ def check_labels(queries: Mapping[str, str], qrels: Qrels, folds: int, alpha: fl
             f"{_some('query', bare)} without a judgement in the qrels; leave such queries out, nothing says "
             "what they should find"
         )
-    if not 2 <= folds < len(queries):
-        raise InvalidInputError(
-            f"folds={folds} with {len(queries)} queries; expected 2 or more, and more queries than folds"
-        )
+    check_folds(folds, len(queries), "queries")
     if not 0.0 < alpha < 1.0:
         raise InvalidInputError(f"alpha={alpha}; expected a p-value between 0 and 1")
 

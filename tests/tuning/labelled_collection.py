@@ -45,12 +45,13 @@ class Labelled:
         return store
 
 
-def labelled(seed: int = 0, *, noise: float = 0.18) -> Labelled:
-    """Each query lies near one passage and takes its words from another.
+def labelled(seed: int = 0, *, noise: float = 0.18, truthful: float = 0.0) -> Labelled:
+    """Each query lies near one passage and takes its words from another, or from that one if it is truthful.
 
     Args:
         seed: Of everything.
         noise: Standard deviation of what sets each query apart from its passage.
+        truthful: Share of the queries that are.
     """
     generator = np.random.default_rng(seed)
     vectors = generator.normal(size=(PASSAGES, DIMENSION)) + 1.0
@@ -63,8 +64,8 @@ def labelled(seed: int = 0, *, noise: float = 0.18) -> Labelled:
     ]
     queries, qrels, known = {}, {}, {}
     for number, target in enumerate(generator.permutation(PASSAGES)[:QUERIES].tolist()):
-        decoy = texts[int(generator.integers(PASSAGES))].split()
-        text = f"{' '.join(generator.choice(decoy, 3, replace=False))} query{number}"
+        source = texts[target if number < truthful * QUERIES else int(generator.integers(PASSAGES))].split()
+        text = f"{' '.join(generator.choice(source, 3, replace=False))} query{number}"
         vector = vectors[target] + noise * generator.normal(size=DIMENSION)
         queries[f"q{number}"], qrels[f"q{number}"] = text, {f"p{target}": 1}
         known[text] = (vector / np.linalg.norm(vector)).tolist()

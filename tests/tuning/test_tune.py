@@ -172,6 +172,9 @@ def test_labels_that_say_nothing_are_refused(misleading):
             tune(retriever, asked, judged)
     with pytest.raises(InvalidInputError, match="alpha"):
         tune(retriever, queries, qrels, alpha=0.0)
+    three = {query_id: queries[query_id] for query_id in ("q0", "q1", "q2")}
+    with pytest.raises(InvalidInputError, match="folds=2 with 3 queries"):
+        tune(retriever, three, {query_id: qrels[query_id] for query_id in three}, folds=2)
     with pytest.raises(InvalidInputError, match="folds=1"):
         tune(retriever, queries, qrels, folds=1)
 
