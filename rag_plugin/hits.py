@@ -4,79 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from html import escape
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex, overload
 
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import BaseNode, NodeWithScore
 
+from rag_plugin import html
+from rag_plugin.explanation import Explanation
+from rag_plugin.hits_table import hits_table
 from rag_plugin.store.hybrid_search import Candidates, Fused, Query
 from rag_plugin.store.tuned import RerankSetting
 from rag_plugin.types import DoubleArray, IntArray, LLMUsage
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where one hit's score came from.
-
-    Attributes:
-        score: The score the hit is ranked by, higher is better.
-        rank: Its place after fusion, from 1.
-        dense_rank: Its place in the dense leg's list, or None where that leg did not list it.
-        dense_score: Its similarity to the query, also where the dense leg did not list it; None without one.
-        sparse_rank: Its place in the sparse leg's list, or None.
-        sparse_score: Its BM25 score; None without a sparse leg.
-        dense_part: How much of the fused score the dense leg gave, where the rule is a sum.
-        sparse_part: How much the sparse leg gave.
-        feedback_part: How much the feedback of the best candidates added or took.
-        rerank_score: The cross-encoder's score, once reranked.
-        rank_before: The place before reranking.
-        rerank_part: How much of the reranked score the cross-encoder gave.
-        retrieval_part: How much of it retrieval gave.
-        window: First and past-the-last character, in the node's text, of what the cross-encoder liked best.
-        degraded: Why there is less here than was asked for, or None.
-    """
-
-    score: float
-    rank: int
-    dense_rank: int | None = None
-    dense_score: float | None = None
-    sparse_rank: int | None = None
-    sparse_score: float | None = None
-    dense_part: float | None = None
-    sparse_part: float | None = None
-    feedback_part: float | None = None
-    rerank_score: float | None = None
-    rank_before: int | None = None
-    rerank_part: float | None = None
-    retrieval_part: float | None = None
-    window: tuple[int, int] | None = None
-    degraded: str | None = None
-
-    def __str__(self) -> str:
-        def leg(name: str, rank: int | None, score: float | None, part: float | None) -> str | None:
-            if score is None:
-                return None
-            place = "unlisted" if rank is None else f"rank {rank}"
-            gave = "" if part is None else f", gave {part:+.3f}"
-            return f"{name} {score:.3f} ({place}{gave})"
-
-        said = [
-            f"score {self.score:.3f}",
-            leg("dense", self.dense_rank, self.dense_score, self.dense_part),
-            leg("sparse", self.sparse_rank, self.sparse_score, self.sparse_part),
-            None if not self.feedback_part else f"feedback {self.feedback_part:+.3f}",
-            None
-            if self.rerank_score is None
-            else f"rerank {self.rerank_score:.3f} (was rank {self.rank_before}{self._parts()})",
-            None if self.degraded is None else f"degraded: {self.degraded}",
-        ]
-        return " · ".join(part for part in said if part)
-
-    def _parts(self) -> str:
-        if self.rerank_part is None or self.retrieval_part is None:
-            return ""
-        return f", gave {self.rerank_part:.3f} beside {self.retrieval_part:.3f} of retrieval"
 
 
 class Stopwatch:
@@ -126,6 +64,24 @@ class Hit(NodeWithScore):
         explanation = replace(before, score=score, degraded="; ".join(reasons) or None, **found)
         # What tuning found holds for fused scores; this one is of another kind.
         return self.model_copy(update={"score": score, "explanation": explanation, "rerank_setting": None})
+
+    def _repr_html_(self) -> str:
+        return hits_table([self])
+
+
+class Hits(list[NodeWithScore]):
+    """Hits, best first: a list that shows itself as a table in a notebook."""
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> NodeWithScore: ...
+    @overload
+    def __getitem__(self, place: slice) -> Hits: ...
+    def __getitem__(self, place: SupportsIndex | slice) -> NodeWithScore | Hits:
+        found = super().__getitem__(place)
+        return Hits(found) if isinstance(found, list) else found
+
+    def _repr_html_(self) -> str:
+        return hits_table(self)
 
 
 def hits_of(
@@ -223,11 +179,13 @@ class QueryExplanation:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{rank}</td><td>{escape(hit.node.get_content()[:160])}</td><td>{escape(str(hit.explain()))}</td></tr>"
-            for rank, hit in enumerate(self.hits, 1)
-        )
-        return (
-            f"<p><b>{escape(self.trace.query)}</b></p><table><thead><tr><th>rank</th><th>passage</th>"
-            f"<th>why</th></tr></thead><tbody>{rows}</tbody></table>"
+        spent = ", ".join(f"{stage} {seconds * 1000:.1f} ms" for stage, seconds in self.trace.seconds.items())
+        said = [f"variant: {variant}" for variant in self.trace.variants[1:]]
+        if self.trace.usage:
+            said.append(f"language models: {self.trace.usage}")
+        if self.trace.degraded:
+            said.append(f"degraded: {self.trace.degraded}")
+        lines = [html.element("p", line, style=html.FAINT) for line in [spent, *said] if line]
+        return html.joined(
+            html.element("p", html.element("b", self.trace.query)), hits_table(self.hits), *lines
         )

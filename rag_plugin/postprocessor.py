@@ -16,6 +16,7 @@ from llama_index_instrumentation import get_dispatcher
 from rag_plugin.caches.byte_cache import ByteCache
 from rag_plugin.caches.memory import MemoryCache
 from rag_plugin.errors import InvalidInputError, ModelError
+from rag_plugin.hits import Hits
 from rag_plugin.models.backends import Backend, parse_backend
 from rag_plugin.models.files import locate
 from rag_plugin.models.workers import off_loop
@@ -263,7 +264,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         }
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
             reranking = self._rerank(query, nodes, self.risk, stop)
-            best = [_as_hit(reranked, reranking.degraded) for reranked in reranking.hits[: self.top_n]]
+            best = Hits(_as_hit(reranked, reranking.degraded) for reranked in reranking.hits[: self.top_n])
             event.on_end(payload={EventPayload.NODES: best})
         tags = {"degraded": reranking.degraded} if reranking.degraded else {}
         dispatcher.event(ReRankEndEvent(nodes=best, tags=tags))

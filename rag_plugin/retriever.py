@@ -20,7 +20,7 @@ from llama_index_instrumentation import get_dispatcher
 from rag_plugin.agents.tool import RetrievalTool
 from rag_plugin.embeddings.resolve import embedding_id, resolve_embedding
 from rag_plugin.fusion import EQUAL_WEIGHTS, parse_fusion, parse_weights
-from rag_plugin.hits import Hit, QueryExplanation, Stopwatch, Trace, hits_of
+from rag_plugin.hits import Hit, Hits, QueryExplanation, Stopwatch, Trace, hits_of
 from rag_plugin.query_transform import ExpandedQuery
 from rag_plugin.retriever_arguments import (
     check_count,
@@ -212,6 +212,14 @@ class HybridRetriever(BaseRetriever):
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return list((await self._aanswer(query_bundle)).hits)
+
+    def _handle_recursive_retrieval(self, query_bundle: QueryBundle, nodes: list[NodeWithScore]) -> Hits:
+        return Hits(super()._handle_recursive_retrieval(query_bundle, nodes))
+
+    async def _ahandle_recursive_retrieval(
+        self, query_bundle: QueryBundle, nodes: list[NodeWithScore]
+    ) -> Hits:
+        return Hits(await super()._ahandle_recursive_retrieval(query_bundle, nodes))
 
     @dispatcher.span
     def retrieve_many(self, queries: Sequence[QueryType]) -> list[list[NodeWithScore]]:

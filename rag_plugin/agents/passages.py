@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from rag_plugin.hits_table import title_of
+
 if TYPE_CHECKING:
-    from llama_index.core.schema import BaseNode, NodeWithScore
+    from llama_index.core.schema import NodeWithScore
 
 TokenCounter = Callable[[str], int]
 
@@ -26,12 +28,6 @@ def estimated_tokens(text: str) -> int:
     return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
 
 
-def title_of(node: BaseNode) -> str:
-    """What a person would call the node's source, on one line."""
-    name = node.metadata.get("title") or node.metadata.get("file_name") or node.ref_doc_id or node.node_id
-    return _one_line(str(name), _TITLE)
-
-
 def numbered_passages(
     hits: Sequence[NodeWithScore], *, max_tokens: int, count_tokens: TokenCounter = estimated_tokens
 ) -> str:
@@ -49,7 +45,8 @@ def numbered_passages(
     left = max_tokens
     for number, hit in enumerate(hits, 1):
         score = "" if hit.score is None else f" | score: {hit.score:.3f}"
-        heading = f"[{number}] {title_of(hit.node)} | id: {_one_line(hit.node.node_id, _TITLE)}{score}"
+        title, node_id = (_one_line(text, _TITLE) for text in (title_of(hit.node), hit.node.node_id))
+        heading = f"[{number}] {title} | id: {node_id}{score}"
         whole = f"{heading}\n{_quoted(hit.node.get_content())}"
         cost = count_tokens(whole)
         if cost > left:

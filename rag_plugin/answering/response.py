@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from html import escape
 
 from llama_index.core.base.response.schema import Response
 
+from rag_plugin import html
 from rag_plugin.answering.citations import Citation
 
 
@@ -34,20 +34,21 @@ class GroundedResponse(Response):
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr>{_cell('' if cited.number is None else f'[{cited.number}]')}{_cell(cited.statement)}"
-            f"{_cell(cited.quote or 'nothing in the sources')}{_cell(cited.node_id or '')}</tr>"
+        pieces = [
+            html.element("p", str(self)),
+            html.element("p", f"evidence {self.evidence:.0%}", style=html.FAINT),
+        ]
+        if self.degraded:
+            pieces.append(html.element("p", f"degraded: {self.degraded}", style=html.FAINT))
+        rows = [
+            html.row(
+                "" if cited.number is None else f"[{cited.number}]",
+                cited.statement,
+                cited.quote or "nothing in the sources",
+                cited.node_id or "",
+            )
             for cited in self.citations
-        )
-        table = (
-            f"<table><thead><tr><th></th><th>says</th><th>because the source says</th><th>passage</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-            if rows
-            else ""
-        )
-        degraded = f"<p><i>degraded: {escape(self.degraded)}</i></p>" if self.degraded else ""
-        return f"<p>{escape(str(self))}</p><p>evidence {self.evidence:.0%}</p>{degraded}{table}"
-
-
-def _cell(text: str) -> str:
-    return f"<td>{escape(text)}</td>"
+        ]
+        if rows:
+            pieces.append(html.table(rows, header=["", "says", "because the source says", "passage"]))
+        return html.joined(*pieces)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_plugin.cli.output import plain
+from rag_plugin.hits_table import title_of
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -78,7 +79,7 @@ def print_answer(console: Console, found: Answer) -> None:
     console.print(Text(f"  {timings}", style="dim"))
     if "rerank" in found.seconds:
         first = "; ".join(
-            f"{rank}. {plain(title_of(hit), 40)}" for rank, hit in enumerate(found.retrieved[:3], 1)
+            f"{rank}. {plain(title_of(hit.node), 40)}" for rank, hit in enumerate(found.retrieved[:3], 1)
         )
         console.print(Text(f"  before reranking: {first}", style="dim"))
 
@@ -93,7 +94,7 @@ def _print_table(console: Console, found: Answer) -> None:
     for rank, hit in enumerate(found.ranked, 1):
         places = _places(found, rank, hit).values()
         table.add_row(
-            str(rank), Text(plain(title_of(hit))), Text(plain(hit.node.get_content(), _PASSAGE)), *places
+            str(rank), Text(plain(title_of(hit.node))), Text(plain(hit.node.get_content(), _PASSAGE)), *places
         )
     console.print(table)
 
@@ -102,7 +103,7 @@ def _print_list(console: Console, found: Answer) -> None:
     for rank, hit in enumerate(found.ranked, 1):
         places = _places(found, rank, hit)
         shown = ", ".join(f"{stage} {' '.join(place.split())}" for stage, place in places.items())
-        console.print(Text.assemble(f"{rank:>2}. ", (plain(title_of(hit)), "bold cyan")))
+        console.print(Text.assemble(f"{rank:>2}. ", (plain(title_of(hit.node)), "bold cyan")))
         console.print(Padding(Text(plain(hit.node.get_content(), _PASSAGE)), (0, 0, 0, 4)))
         console.print(Padding(Text(shown, style="dim"), (0, 0, 0, 4)))
 
@@ -133,7 +134,7 @@ def as_json(found: Answer) -> dict[str, Any]:
             {
                 "rank": rank,
                 "score": hit.score,
-                "title": title_of(hit),
+                "title": title_of(hit.node),
                 "doc_id": hit.node.ref_doc_id,
                 "node_id": hit.node_id,
                 "text": hit.node.get_content(),
@@ -143,11 +144,6 @@ def as_json(found: Answer) -> dict[str, Any]:
             for rank, hit in enumerate(found.ranked, 1)
         ],
     }
-
-
-def title_of(hit: NodeWithScore) -> str:
-    """What a person would call the hit's source."""
-    return str(hit.node.metadata.get("title") or hit.node.ref_doc_id or hit.node_id)
 
 
 def _place(rank: int | None, score: float | None) -> str:

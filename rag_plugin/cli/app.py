@@ -161,16 +161,17 @@ def stats(store: StorePath = _STORE, json: AsJson = False) -> None:
     """Sizes and settings of a store."""
     from rag_plugin.cli.output import plain, print_json, results
     from rag_plugin.store.hybrid_store import HybridStore
+    from rag_plugin.store.searchable_store import described
 
     with HybridStore(store, read_only=True) as opened:
         found = opened.stats()
     if json:
         print_json(found)
         return
-    width = max(map(len, found))
-    for name, value in found.items():
-        shown = f"{value:,}" if isinstance(value, int) else plain(str(value))
-        results().print(f"{name:<{width}}  {shown}", markup=False, soft_wrap=True)
+    shown = described(found)
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        results().print(f"{name:<{width}}  {plain(value)}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -75,8 +75,8 @@ def _language_model(model: str | None, api_base: str | None) -> LLM | None:
 def _print(response: GroundedResponse) -> None:
     from rich.text import Text
 
-    from rag_plugin.agents.passages import title_of
     from rag_plugin.cli.output import note, plain, results
+    from rag_plugin.hits_table import title_of
 
     console = results()
     console.print(Text(plain(str(response)), style="bold"), soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import asdict, dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rag_plugin import html
 from rag_plugin.errors import InvalidInputError, MissingExtraError
 from rag_plugin.evaluation.embedding_verdicts import SIMILAR_FROM, UNRELATED_TO, CheckLine, Verdict
 
@@ -200,18 +200,12 @@ class EmbeddingReport:
         return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="text-align:left">{name}</th>' for name in _HEADER)
-        body, group = [], ""
+        rows, group = [], ""
         for line in self.lines:
             if line.group != group:
                 group = line.group
-                body.append(f'<tr><th colspan="4" style="text-align:left">{escape(group)}</th></tr>')
-            verdict = f'<b style="color:{_COLOURS[line.verdict]}">{line.verdict}</b>'
-            cells = (escape(line.name), escape(line.measured), verdict, escape(line.advice))
-            row = "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells)
-            body.append(f"<tr>{row}</tr>")
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return (
-            f"<table><caption>{escape(self._title())}</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{''.join(body)}</tbody></table>{notes}"
-        )
+                rows.append(html.row(html.element("th", group, colspan="4", style="text-align:left")))
+            verdict = html.element("b", line.verdict, style=f"color:{_COLOURS[line.verdict]}")
+            rows.append(html.row(line.name, line.measured, html.cell(verdict), line.advice))
+        notes = [html.element("p", note) for note in self.notes]
+        return html.joined(html.table(rows, header=_HEADER, caption=self._title()), *notes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from rag_plugin import html
 from rag_plugin.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -168,21 +168,23 @@ def to_text(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """The table as HTML for a notebook; everything in it is escaped."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
-    body = []
-    for row in table.rows:
-        cells = []
-        for place, cell in enumerate(row):
-            side = "left" if place < table.labels else "right"
-            text = f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text)
-            cells.append(f'<td style="text-align:{side};white-space:nowrap">{text}</td>')
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
-    return (
-        f"<table><caption>{escape(table.title)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table>{notes}"
-    )
+    """The table as HTML for a notebook; what is best in a column is bold."""
+    sides = ["left" if place < table.labels else "right" for place in range(len(table.header))]
+    header = [
+        html.element("th", name, style=f"text-align:{side}")
+        for name, side in zip(table.header, sides, strict=True)
+    ]
+    rows = [
+        html.row(
+            *(
+                html.cell(html.element("b", one.text) if one.best else one.text, numeric=side == "right")
+                for one, side in zip(cells, sides, strict=True)
+            )
+        )
+        for cells in table.rows
+    ]
+    notes = [html.element("p", note) for note in table.notes]
+    return html.joined(html.table(rows, header=header, caption=table.title), *notes)
 
 
 def plot(experiment: Experiment) -> Figure:

@@ -16,6 +16,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
+from rag_plugin import html
 from rag_plugin.errors import InvalidInputError, StoreError
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.audit import CheckReport, check_engine
@@ -145,6 +146,9 @@ class HybridStore(MovableStore):
         if self._engine.database.closed:  # a debugger must be able to show it all the same
             return f"HybridStore({where}, closed)"
         return f"HybridStore({where}, {self.count} nodes, dimension={self.dimension}, metric={self.metric!r})"
+
+    def _repr_html_(self) -> str:
+        return html.element("p", repr(self)) if self._engine.database.closed else super()._repr_html_()
 
     # --- writing -----------------------------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQuery, VectorStoreQueryResult
 
+from rag_plugin import html
 from rag_plugin.errors import InvalidInputError, StoreError
 from rag_plugin.store.async_twins import AsyncTwins
+from rag_plugin.store.described import described
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.queries import check_model
 
@@ -105,8 +107,16 @@ class SearchableStore(AsyncTwins):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    @abstractmethod
+    def stats(self) -> dict[str, Any]:
+        """Sizes and settings of the store, for people and dashboards."""
+
     def __str__(self) -> str:
         return repr(self)
+
+    def _repr_html_(self) -> str:
+        rows = [html.row(name, value) for name, value in described(self.stats()).items()]
+        return html.table(rows, caption=self.class_name())
 
     def __deepcopy__(self, memo: Any = None) -> Self:
         raise StoreError("A store cannot be deep-copied; share the object, or open what it stands for again.")

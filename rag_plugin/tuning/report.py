@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
+from rag_plugin import html
 from rag_plugin.evaluation.significance import PairedTest, paired_randomisation_test
 from rag_plugin.store.tuned import FusionSetting, RerankSetting
 from rag_plugin.tuning.selection import cross_validated, dealt
@@ -152,11 +152,9 @@ class Outcome(Generic[S]):
         lines = [f"{name:<12}  {value}" for name, value in self._rows()]
         return "\n".join([f"{self.measure}: {self.verdict}", *lines])
 
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in self._rows()
-        )
-        return f"<p><b>{escape(str(self.measure))}</b>: {escape(self.verdict)}</p><table>{rows}</table>"
+    def _repr_html_(self) -> html.Markup:
+        said = html.element("p", html.element("b", str(self.measure)), f": {self.verdict}")
+        return html.joined(said, html.table(html.row(name, value) for name, value in self._rows()))
 
 
 @dataclass(frozen=True)
@@ -220,6 +218,8 @@ class TuningReport(Outcome[FusionSetting]):
         found = super().__str__()
         return found if self.rerank is None else f"{found}\n\nReranking, {self.rerank}"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> html.Markup:
         found = super()._repr_html_()
-        return found if self.rerank is None else f"{found}<p>Reranking</p>{self.rerank._repr_html_()}"
+        if self.rerank is None:
+            return found
+        return html.joined(found, html.element("p", "Reranking"), self.rerank._repr_html_())
