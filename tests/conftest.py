@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 from hypothesis import settings
 
+from tests.shell import shell as shell
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 

@@ -1,37 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from llama_index.core.schema import TextNode
 
-from rag_plugin.cli import main
+import rag_plugin
+from rag_plugin.cli.app import app
 from rag_plugin.cli.output import plain
 from rag_plugin.store.hybrid_store import HybridStore
-
-
-class Outcome:
-    """What one command line did."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def shell(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments: str) -> Outcome:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        out, err = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), out, err)
-
-    return run
 
 
 @pytest.fixture
@@ -66,6 +50,7 @@ def test_a_folder_is_indexed_and_searched(shell, docs):
     lines = found.out.splitlines()
     assert lines[0] == "how long does dough have to rest?"
     assert re.match(r"\s+1\s+bread\s+Sourdough needs", lines[2])
+    assert lines[3].strip() == "docs/bread.txt"
     assert "before reranking: 1." in found.out
 
 
@@ -111,7 +96,7 @@ def test_a_narrow_terminal_gets_a_list_instead_of_a_table(shell, docs, monkeypat
     shell("index", str(docs))
     monkeypatch.setenv("COLUMNS", "60")
     lines = shell("search", "purring cat", "-k", "1", "--mode", "sparse").out.splitlines()
-    assert lines[1] == " 1. Cats"
+    assert lines[1] == " 1. Cats  docs/cats.md"
     assert max(map(len, lines)) <= 60
     assert re.search(r"sparse #1 [\d.]+, fused #1 [\d.]+, reranked #1 [\d.]+", " ".join(lines))
 
@@ -139,9 +124,18 @@ def test_a_document_cannot_command_the_terminal(shell, docs):
     [
         (["index", "missing"], "no file or folder 'missing'"),
         (["index", "empty"], "holds no file that can be read"),
-        (["search", "x"], ".rag_plugin"),
+        (["search", "x"], "rag-plugin index FOLDER --store .rag_plugin"),
         (["search", "x", "--store", "a.txt"], "is a file"),
-        (["stats", "--store", "missing"], "missing"),
+        (["ask", "x"], "rag-plugin index FOLDER --store .rag_plugin"),
+        (["ask", "x", "--api-base", "http://127.0.0.1:1/v1"], "--model NAME"),
+        (["ask", "x", "--model", "gpt-4o"], "OPENAI_API_KEY is not set"),
+        (["check", "--store", "missing"], "rag-plugin index FOLDER --store missing"),
+        (["stats", "--store", "empty"], "There is no store in empty"),
+        (["mcp", "--store", "missing"], "There is no store in missing"),
+        (["mcp", "--only", "tenant"], "KEY=VALUE"),
+        (["export", "no-such-model"], "no-such-model"),
+        (["quantize", "no-such-model"], "no-such-model"),
+        (["demo", "--store", "a.txt"], "is a file"),
         (["index", "a.txt", "--chunk-overlap", "600"], "chunk_overlap"),
     ],
 )
@@ -170,12 +164,20 @@ def test_an_empty_question_is_refused(shell, docs):
     assert (ended.code, ended.err.startswith("error: The query is empty")) == (1, True)
 
 
-def test_every_command_and_option_is_documented(shell):
-    for command in ("index", "search", "check", "stats", "demo"):
-        shown = shell(command, "--help").out
-        assert shown.count("Usage:") == 1
-        for option in re.findall(r"--[a-z-]+", shown):
-            assert re.search(rf"{option}.*\w", shown)
+COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_is_documented(shell, command):
+    shown = shell(command, "-h").out
+    assert shown.count("Usage:") == 1
+    for option in re.findall(r"--[a-z-]+", shown):
+        assert re.search(rf"{option}.*\w", shown)
+    assert re.search(r"--json\b", shown) or command == "mcp"  # which speaks nothing but JSON
+
+
+def test_the_version_is_the_packages(shell):
+    assert shell("--version") == (0, f"rag-plugin {rag_plugin.__version__}\n", "")
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():
@@ -203,6 +205,43 @@ def test_pipes_get_plain_text_and_a_closed_pipe_is_no_traceback(shell, docs, tmp
         broken.stdout.close()
         complaint = broken.stderr.read()
     assert complaint == ""
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What a terminal is sent by the command in a process of its own."""
+    told = {**os.environ, "TERM": "xterm-256color", **environment}
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "rag_plugin", *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=told) as running:
+        os.close(theirs)
+        sent = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other end was closed
+            while piece := os.read(ours, 65536):
+                sent += piece
+        os.close(ours)
+    assert running.returncode == 1
+    return sent.decode()
+
+
+def test_a_terminal_gets_colour_unless_it_says_no():
+    colour = re.compile(r"\x1b\[(?:\d+;)*3\d")
+    assert colour.search(on_a_terminal("stats", "--store", "missing"))
+    plain_text = on_a_terminal("stats", "--store", "missing", NO_COLOR="1")
+    assert "There is no store" in plain_text
+    assert not colour.search(plain_text)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_a_full_disk_is_one_line(tmp_path, options):
+    with HybridStore(tmp_path / "s") as store:
+        store.add([TextNode(text="a cat")])
+    command = [sys.executable, "-m", "rag_plugin", "stats", "--store", str(tmp_path / "s"), *options]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert ended.returncode == 1
+    assert re.fullmatch(r"error: .*No space left on device\n", ended.stderr)
 
 
 @pytest.mark.parametrize(

@@ -2,27 +2,19 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import pytest
 from llama_index.core import Settings
 
-from rag_plugin.cli import main
 from tests.evaluation.word_vectors import model
 
 
 @pytest.fixture
-def shell(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)
+def shell(shell, monkeypatch):
     monkeypatch.delenv("RAG_PLUGIN_DATA", raising=False)
     monkeypatch.setattr(Settings, "_embed_model", model())
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["check-embeddings", *arguments])
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
+    return partial(shell, "check-embeddings")
 
 
 @pytest.mark.models

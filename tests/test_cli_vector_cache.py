@@ -11,13 +11,14 @@ import pytest
 from llama_index.core import Settings
 
 from rag_plugin.caches.sqlite import SqliteCache
-from rag_plugin.cli import main
 from rag_plugin.cli.vector_cache import default_cache_path
 from rag_plugin.store.hybrid_store import HybridStore
 from tests.embeddings.counting_model import CountingEmbedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.shell import Outcome
 
 
 @pytest.fixture
@@ -28,20 +29,13 @@ def model(monkeypatch: pytest.MonkeyPatch) -> CountingEmbedding:
 
 
 @pytest.fixture
-def shell(capsys, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    monkeypatch.chdir(tmp_path)
+def shell(shell, monkeypatch, tmp_path) -> Callable[..., Outcome]:
     monkeypatch.delenv("RAG_PLUGIN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "cats.md").write_text("A cat purrs when it is content.\n")
     (tmp_path / "docs" / "bread.txt").write_text("Sourdough needs a night to rise.\n")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
+    return shell
 
 
 def vectors(store: str) -> list[list[float]]:

@@ -152,3 +152,14 @@ def test_a_store_tells_what_it_holds_also_when_it_is_closed(tmp_path) -> None:
     closed = shown(store)
     assert "closed" in closed.text
     assert "script" not in closed.names
+
+
+def test_a_qdrant_store_tells_what_it_holds() -> None:
+    qdrant = pytest.importorskip("qdrant_client")
+    from rag_plugin import QdrantHybridStore
+
+    with QdrantHybridStore("pets", client=qdrant.QdrantClient(":memory:")) as store:
+        store.add([TextNode(id_="a", text="a cat", embedding=[1.0, 0.0])])
+        page = shown(store)
+    for said in ("QdrantHybridStore", "nodes1", "dimension2", "collectionpets"):
+        assert said in page.text

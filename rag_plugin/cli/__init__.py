@@ -1,7 +1,7 @@
-"""The shell: ``rag-plugin index``, ``search``, ``check``, ``stats``, ``demo``.
+"""The shell: ``rag-plugin index``, ``search``, ``ask`` and what belongs to them.
 
 Results go to standard output, progress and complaints to standard error. Exit status: 0 when all went well,
-1 for an error (told in one line), 2 for a wrong command line.
+1 for an error (told in one line), 2 for a wrong command line, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         app(args=None if arguments is None else list(arguments), prog_name="rag-plugin")
-    except RagPluginError as error:
-        complain(str(error))
-        sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output (head, less) has gone; what is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (RagPluginError, OSError) as error:  # of the operating system: a full disk, a missing right
+        complain(str(error))
         sys.exit(1)

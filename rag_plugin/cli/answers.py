@@ -87,15 +87,13 @@ def print_answer(console: Console, found: Answer) -> None:
 def _print_table(console: Console, found: Answer) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("rank", justify="right")
-    table.add_column("title", overflow="fold", ratio=2, style="bold cyan")
+    table.add_column("source", overflow="fold", ratio=2)
     table.add_column("passage", overflow="fold", ratio=5)
     for stage in _places(found, 1, found.ranked[0]):
         table.add_column(stage, justify="right", no_wrap=True)
     for rank, hit in enumerate(found.ranked, 1):
         places = _places(found, rank, hit).values()
-        table.add_row(
-            str(rank), Text(plain(title_of(hit.node))), Text(plain(hit.node.get_content(), _PASSAGE)), *places
-        )
+        table.add_row(str(rank), _source(hit, "\n"), Text(plain(hit.node.get_content(), _PASSAGE)), *places)
     console.print(table)
 
 
@@ -103,9 +101,16 @@ def _print_list(console: Console, found: Answer) -> None:
     for rank, hit in enumerate(found.ranked, 1):
         places = _places(found, rank, hit)
         shown = ", ".join(f"{stage} {' '.join(place.split())}" for stage, place in places.items())
-        console.print(Text.assemble(f"{rank:>2}. ", (plain(title_of(hit.node)), "bold cyan")))
+        console.print(Text.assemble(f"{rank:>2}. ", _source(hit, "  ")))
         console.print(Padding(Text(plain(hit.node.get_content(), _PASSAGE)), (0, 0, 0, 4)))
         console.print(Padding(Text(shown, style="dim"), (0, 0, 0, 4)))
+
+
+def _source(hit: NodeWithScore, between: str) -> Text:
+    """The hit's title, and the document it is from where that is called something else."""
+    title, document = plain(title_of(hit.node)), plain(hit.node.ref_doc_id or "")
+    beside = [] if document in ("", title) else [between, (document, "dim")]
+    return Text.assemble((title, "bold cyan"), *beside)
 
 
 def _places(found: Answer, rank: int, hit: NodeWithScore) -> dict[str, str]:

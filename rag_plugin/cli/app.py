@@ -17,19 +17,17 @@ from rag_plugin.cli.embeddings import check_embeddings
 from rag_plugin.cli.measure import evaluate_folder, tune_store
 from rag_plugin.cli.models import export_model, quantize_model
 from rag_plugin.cli.serve import serve_mcp
+from rag_plugin.cli.stores import DEFAULT_STORE, AsJson, Question, Rerank, StorePath, opened_for_reading
 from rag_plugin.cli.vector_cache import CachePath, NoCache
 
 app = typer.Typer(
     help="Index your documents and search them by meaning and by words.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,  # a traceback with local variables would print documents and keys
 )
 
-_STORE = Path(".rag_plugin")
 _DEMO_STORE = Path(".demo")
-
-StorePath = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 class Mode(StrEnum):
@@ -40,10 +38,29 @@ class Mode(StrEnum):
     sparse = "sparse"
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from rag_plugin import __version__
+
+        typer.echo(f"rag-plugin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Index your documents and search them by meaning and by words."""
+
+
 @app.command()
 def index(
-    path: Annotated[Path, typer.Argument(help="A folder, or a file: txt, md, rst, py, html, pdf.")],
-    store: StorePath = _STORE,
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A folder, or a file: txt, md, rst, py, html, pdf.")
+    ],
+    store: StorePath = DEFAULT_STORE,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove from the store what is not under PATH any more.")
     ] = False,
@@ -99,11 +116,11 @@ def index(
 
 @app.command()
 def search(
-    question: Annotated[str, typer.Argument(help="What to look for.")],
-    store: StorePath = _STORE,
+    question: Question,
+    store: StorePath = DEFAULT_STORE,
     k: Annotated[int, typer.Option("-k", help="Hits to show.", min=1)] = 5,
     mode: Annotated[Mode, typer.Option(help="What to search with.")] = Mode.hybrid,
-    rerank: Annotated[bool, typer.Option(help="Let a cross-encoder have a second look.")] = True,
+    rerank: Rerank = True,
     cache: CachePath = None,
     no_cache: NoCache = False,
     json: AsJson = False,
@@ -116,11 +133,10 @@ def search(
     from rag_plugin.cli.vector_cache import default_model
     from rag_plugin.postprocessor import CrossEncoderRerank
     from rag_plugin.retriever import HybridRetriever
-    from rag_plugin.store.hybrid_store import HybridStore
 
     words_alone = mode is Mode.sparse
     with (
-        HybridStore(store, read_only=True) as opened,
+        opened_for_reading(store) as opened,
         nullcontext() if words_alone else default_model(cache, no_cache) as model,
     ):
         retriever = HybridRetriever(opened, embed_model=model, similarity_top_k=k, mode=mode.value)
@@ -136,17 +152,16 @@ def search(
 
 @app.command()
 def check(
-    store: StorePath = _STORE,
+    store: StorePath = DEFAULT_STORE,
     deep: Annotated[bool, typer.Option("--deep", help="Read every row and page, audit both legs.")] = False,
     json: AsJson = False,
 ) -> None:
     """Verify a store. Exit status 1 when something is wrong."""
     from dataclasses import asdict
 
-    from rag_plugin.cli.output import print_json, results
-    from rag_plugin.store.hybrid_store import HybridStore
+    from rag_plugin.cli.output import messages, print_json, results
 
-    with HybridStore(store, read_only=True) as opened:
+    with opened_for_reading(store) as opened, messages().status(f"checking {store}"):
         report = opened.check(deep=deep)
     if json:
         print_json(asdict(report))
@@ -157,13 +172,12 @@ def check(
 
 
 @app.command()
-def stats(store: StorePath = _STORE, json: AsJson = False) -> None:
+def stats(store: StorePath = DEFAULT_STORE, json: AsJson = False) -> None:
     """Sizes and settings of a store."""
     from rag_plugin.cli.output import plain, print_json, results
-    from rag_plugin.store.hybrid_store import HybridStore
-    from rag_plugin.store.searchable_store import described
+    from rag_plugin.store.described import described
 
-    with HybridStore(store, read_only=True) as opened:
+    with opened_for_reading(store) as opened:
         found = opened.stats()
     if json:
         print_json(found)
@@ -175,11 +189,13 @@ def stats(store: StorePath = _STORE, json: AsJson = False) -> None:
 
 
 @app.command()
-def demo(store: StorePath = _DEMO_STORE) -> None:
+def demo(store: StorePath = _DEMO_STORE, json: AsJson = False) -> None:
     """Index what Python says about itself, then answer four questions."""
     started = time.perf_counter()
-    from rag_plugin.cli.answers import RERANK_DEPTH, answer, print_answer
-    from rag_plugin.cli.output import messages, plain, results
+    from dataclasses import asdict
+
+    from rag_plugin.cli.answers import RERANK_DEPTH, answer, as_json, print_answer
+    from rag_plugin.cli.output import messages, plain, print_json, results
     from rag_plugin.demo import QUESTIONS, documents
     from rag_plugin.ingestion.pipeline import ingest
     from rag_plugin.ingestion.progress import progress_bar
@@ -192,13 +208,17 @@ def demo(store: StorePath = _DEMO_STORE) -> None:
         before = opened.count
         with progress_bar(console=messages()) as draw:
             report = ingest(documents(), opened, prune=True, on_progress=draw)
+        retriever = HybridRetriever(opened, similarity_top_k=RERANK_DEPTH)
+        rerank = CrossEncoderRerank(top_n=5)
+        if json:
+            found = [as_json(answer(question, retriever, rerank, top_n=5)) for question in QUESTIONS]
+            print_json({"store": str(store), "report": asdict(report), "answers": found})
+            return
         if before and not report.embedded:
             said = f"opened the store with its {before:,} nodes; nothing had changed, nothing was re-embedded"
         else:
             said = str(report)
         console.print(f"{plain(str(store))}: {said}", markup=False, soft_wrap=True)
-        retriever = HybridRetriever(opened, similarity_top_k=RERANK_DEPTH)
-        rerank = CrossEncoderRerank(top_n=5)
         for question in QUESTIONS:
             console.print()
             print_answer(console, answer(question, retriever, rerank, top_n=5))

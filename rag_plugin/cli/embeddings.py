@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rag_plugin.cli.stores import AsJson
+
 
 def check_embeddings(
     model: Annotated[
@@ -19,7 +21,7 @@ def check_embeddings(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the similarities: FILE.png or .svg.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Check an embedding model. Exit status 1 when it is unfit for retrieval."""
     from rag_plugin.cli.output import messages, print_json, results

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rag_plugin.cli.stores import AsJson, check_store
 from rag_plugin.cli.vector_cache import CachePath, NoCache
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ DataFolder = Annotated[
     Path, typer.Option("--data", help="Folder with corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv (BEIR).")
 ]
 QueriesFile = Annotated[str, typer.Option("--queries", help="File of the queries, in the data folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def evaluate_folder(
@@ -45,7 +45,7 @@ def evaluate_folder(
     ] = False,
     cache: CachePath = None,
     no_cache: NoCache = False,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Measure dense, sparse and hybrid search on a labelled collection."""
     from rag_plugin.cli.answers import RERANK_DEPTH
@@ -104,21 +104,18 @@ def tune_store(
         int, typer.Option("--rerank-queries", help="The most queries that it reads for, 50 passages each.")
     ] = 200,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell, and keep nothing.")] = False,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Fit fusion, and reranking, to labelled queries; keeps a setting only if it gains more than luck would."""
     from rag_plugin.cli.answers import RERANK_DEPTH
     from rag_plugin.cli.output import print_json, results
-    from rag_plugin.errors import StorePathError
     from rag_plugin.evaluation import load_beir
     from rag_plugin.postprocessor import CrossEncoderRerank
     from rag_plugin.retriever import HybridRetriever
-    from rag_plugin.store.backups import is_store
     from rag_plugin.store.hybrid_store import HybridStore
     from rag_plugin.tuning import tune
 
-    if not is_store(store):
-        raise StorePathError(f"{store} holds no store. Fill one with: rag-plugin eval --store … --data …")
+    check_store(store)
     collection = load_beir(data, split=split, queries=queries)
     with HybridStore(store, read_only=dry_run) as opened:
         report = tune(

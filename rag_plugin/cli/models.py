@@ -7,20 +7,22 @@ from typing import Annotated
 
 import typer
 
+from rag_plugin.cli.stores import AsJson
+
 Model = Annotated[str, typer.Argument(help="A known name, a folder, or an id in the hub cache.")]
 IsCrossEncoder = Annotated[bool, typer.Option("--cross-encoder", help="The model reranks; else it embeds.")]
 
 
-def export_model(model: Model, cross_encoder: IsCrossEncoder = False) -> None:
+def export_model(model: Model, cross_encoder: IsCrossEncoder = False, json: AsJson = False) -> None:
     """Make an ONNX file of a model that has torch weights only, for every back end but torch."""
-    from rag_plugin.cli.output import messages, plain, results
+    from rag_plugin.cli.output import messages
     from rag_plugin.models.export import export
     from rag_plugin.models.files import locate
 
     files = locate(model, kind="cross-encoder" if cross_encoder else "embedding")
     with messages().status(f"exporting {files.name}"):
         made = export(files)
-    results().print(plain(str(made)), markup=False, soft_wrap=True)
+    _print_path(made, json=json)
 
 
 def quantize_model(
@@ -32,9 +34,10 @@ def quantize_model(
             "--texts", help="A file with a passage a line, like yours; else Python's own documentation."
         ),
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Make an int8 version of a model, for backend="openvino-int8". Takes minutes."""
-    from rag_plugin.cli.output import messages, plain, results
+    from rag_plugin.cli.output import messages
     from rag_plugin.errors import InvalidInputError
     from rag_plugin.models.export import quantise
     from rag_plugin.models.files import locate
@@ -49,7 +52,16 @@ def quantize_model(
             raise InvalidInputError(f"the texts in {texts} cannot be read: {error}") from error
     with messages().status(f"quantising {files.name}"):
         made = quantise(files, passages)
-    results().print(plain(str(made)), markup=False, soft_wrap=True)
+    _print_path(made, json=json)
+
+
+def _print_path(made: Path, *, json: bool) -> None:
+    from rag_plugin.cli.output import plain, print_json, results
+
+    if json:
+        print_json({"path": str(made)})
+    else:
+        results().print(plain(str(made)), markup=False, soft_wrap=True)
 
 
 def _pythons_documentation() -> list[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from rag_plugin.cli.stores import DEFAULT_STORE, Rerank, StorePath
 
 if TYPE_CHECKING:
     from llama_index.core.vector_stores.types import MetadataFilters
 
 
 def serve_mcp(
-    store: Annotated[Path, typer.Option("--store", help="Folder of the store.")] = Path(".rag_plugin"),
-    rerank: Annotated[bool, typer.Option(help="Let a cross-encoder have a second look.")] = True,
+    store: StorePath = DEFAULT_STORE,
+    rerank: Rerank = True,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -23,12 +24,12 @@ def serve_mcp(
 ) -> None:
     """Offer a store to agents over MCP, on standard input and output. Nothing can be written through it."""
     from rag_plugin.agents.mcp import build_server
+    from rag_plugin.cli.stores import opened_for_reading
     from rag_plugin.postprocessor import CrossEncoderRerank
     from rag_plugin.retriever import HybridRetriever
-    from rag_plugin.store.hybrid_store import HybridStore
 
     filters = _demanded(only or [])
-    with HybridStore(store, read_only=True) as opened:
+    with opened_for_reading(store) as opened:
         reranker = CrossEncoderRerank(top_n=20) if rerank else None
         build_server(opened, HybridRetriever(opened), rerank=reranker, filters=filters).run("stdio")
 
