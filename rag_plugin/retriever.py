@@ -42,13 +42,7 @@ from rag_plugin.store.hybrid_search import (
 )
 from rag_plugin.store.queries import check_model
 from rag_plugin.store.searchable_store import SearchableStore
-from rag_plugin.store.tuned import (
-    DEFAULT_CANDIDATES,
-    FusionSetting,
-    RerankSetting,
-    learned,
-    learned_reranking,
-)
+from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, RerankSetting, learned, learned_rerank
 from rag_plugin.store.view import View
 from rag_plugin.transforms.searching import Search, searched, texts_to_embed
 from rag_plugin.types import FloatArray, IntArray, Mode
@@ -371,7 +365,7 @@ class HybridRetriever(BaseRetriever):
 
     def rerank_setting_in(self, view: View) -> RerankSetting | None:
         """What tuning left in the store for reranking what this retriever finds, if it fuses as tuning says."""
-        return learned_reranking(view, self._model_in_use()) if self._takes_tuning else None
+        return learned_rerank(view, self._model_in_use()) if self._takes_tuning else None
 
     def rerank_depth(self, otherwise: int) -> int:
         """Hits worth handing to a reranker, as tuning found for this store; ``otherwise`` where it found nothing."""

@@ -240,7 +240,7 @@ def learned(view: View, embedding: str | None) -> FusionSetting | None:
     return None if found is None else _read(FusionSetting, found, SETTING)
 
 
-def learned_reranking(view: View, embedding: str | None) -> RerankSetting | None:
+def learned_rerank(view: View, embedding: str | None) -> RerankSetting | None:
     """What tuning left in the store about reranking, if it belongs to this view, model and tuned fusion.
 
     Args:

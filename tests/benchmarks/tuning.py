@@ -4,7 +4,8 @@
 
 Tunes on the train split, then measures the test split, whose queries tuning never saw, before and after. And
 tunes on judgements dealt to the wrong queries, where anything but "no change" is a mistake; the exit status
-says whether it made one.
+says whether it made one. With `--rerank 200` reranking is fitted, too, on as many train queries; the scores of the
+cross-encoder are kept in `RAG_PLUGIN_CACHE`, as those of `tests.benchmarks.rerank_quality`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rag_plugin import CrossEncoderRerank, SqliteCache
+from rag_plugin.cli.answers import RERANK_DEPTH
 from rag_plugin.embeddings.onnx import OnnxEmbedding
 from rag_plugin.evaluation import evaluate, load_beir
 from rag_plugin.evaluation.measures import Measure
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.tuning import tune
 from rag_plugin.tuning.fitting import choose, rank
-from tests.benchmarks.data import DataMissingError, data_folder, data_is_required
+from tests.benchmarks.data import DataMissingError, cache_folder, data_folder, data_is_required
 from tests.benchmarks.quality import filled_store, known_queries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from rag_plugin.evaluation import Collection, Experiment
 
 
 def shuffled(qrels: Mapping[str, Mapping[str, int]], seed: int) -> dict[str, Mapping[str, int]]:
@@ -35,6 +40,22 @@ def shuffled(qrels: Mapping[str, Mapping[str, int]], seed: int) -> dict[str, Map
     judged = list(qrels.values())
     random.Random(seed).shuffle(judged)
     return dict(zip(qrels, judged, strict=True))
+
+
+def measured(
+    name: str, retriever: HybridRetriever, reranker: CrossEncoderRerank | None, test: Collection
+) -> Experiment:
+    """nDCG@10 on the test queries, by fusion alone and with a second look at what it finds."""
+    pipelines = {name: retriever}
+    if reranker is not None:
+        pipelines[f"{name}, reranked"] = retriever.with_top_k(retriever.rerank_depth(RERANK_DEPTH))
+    return evaluate(
+        pipelines,
+        test.queries,
+        test.qrels,
+        ["nDCG@10"],
+        postprocessors={reranked: [reranker] for reranked in list(pipelines)[1:] if reranker},
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shuffled-queries", type=int, help="of how many train queries to make the nonsense; all by default"
     )
+    parser.add_argument("--rerank", type=int, metavar="QUERIES", help="fit reranking on as many, too")
     parser.add_argument("--floor", type=float, help="fail if nDCG@10 after tuning is lower")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
     options = parser.parse_args(arguments)
@@ -79,10 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"shuffled {seed + 1}: {nonsense.verdict}", flush=True)
     print(f"shuffled judgements: no change in {refused} of {options.shuffles}", flush=True)
 
-    asked = evaluate({"before": retriever}, test.queries, test.qrels, ["nDCG@10"])
-    report = tune(retriever, train.queries, train.qrels)
-    print(report, flush=True)
-    told = evaluate({"after": retriever}, test.queries, test.qrels, ["nDCG@10"])
+    with SqliteCache(cache_folder() / "rerank-scores.db", ttl_s=None) as scores:
+        reranker = None
+        if options.rerank:
+            retriever = retriever.with_top_k(RERANK_DEPTH)
+            reranker = CrossEncoderRerank(top_n=RERANK_DEPTH, cache=scores, keep_order_on_failure=False)
+        asked = measured("before", retriever, reranker, test)
+        report = tune(
+            retriever, train.queries, train.qrels, rerank=reranker, rerank_queries=options.rerank or 200
+        )
+        print(report, flush=True)
+        told = measured("after", retriever, reranker, test)
     together = replace(asked, runs={**asked.runs, **told.runs}, latencies_ms={}, baseline="before")
     print(together)
     if options.json:
