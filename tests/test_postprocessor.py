@@ -28,6 +28,7 @@ from rag_plugin.errors import InvalidInputError, ModelError
 from rag_plugin.hits import Explanation, Hit
 from rag_plugin.models.files import locate
 from rag_plugin.models.runner import ModelRunner
+from rag_plugin.store.tuned import RerankSetting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,6 +174,34 @@ def test_reading_stops_where_the_top_is_settled_and_gives_the_same_top(
     assert tops[None] == tops[0.0] == tops[0.1]
     assert sum(ran) < 2 * len(hits)
     assert all(hit.explain().degraded is None for hit in tops[0.1])
+
+
+def test_no_more_hits_are_read_than_depth_allows_and_those_below_stay_below() -> None:
+    shallow = a_reranker(blend=0.9, depth=2, risk=None, top_n=4)
+    reranking = shallow.rerank(QUERY, hits_of(TEXTS))
+    assert reranking.read == 2
+    assert [TEXTS.index(reranked.hit.text) for reranked in reranking.hits] == [1, 0, 2, 3]
+    assert [reranked.rerank_score is None for reranked in reranking.hits] == [False, False, True, True]
+    scores = [reranked.score for reranked in reranking.hits]
+    assert scores == sorted(scores, reverse=True)
+    assert reranking.degraded is None
+
+
+def test_what_tuning_found_counts_only_where_it_found_it_for_every_hit_and_this_model() -> None:
+    reranker = a_reranker(top_n=4, risk=None)
+    off = RerankSetting(0.0, 50, reranker.fingerprint)
+
+    def order(*settings: RerankSetting | None) -> list[str]:
+        hits = [
+            hit.model_copy(update={"rerank_setting": setting})
+            for hit, setting in zip(hits_of(TEXTS, Hit), settings, strict=True)
+        ]
+        return [hit.text for hit in reranker.postprocess_nodes(hits, query_str=QUERY)]
+
+    untuned = order(None, None, None, None)
+    assert order(off, off, off, off) == TEXTS != untuned
+    assert order(off, off, off, None) == untuned  # hits of two stores in one list, say
+    assert order(*[RerankSetting(0.0, 50, "another model")] * 4) == untuned
 
 
 def test_a_certain_order_is_not_read_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,6 +358,7 @@ def test_a_missing_or_empty_query_is_refused(reranker: CrossEncoderRerank, asked
         ({"window_overlap": 256}, "window_overlap"),
         ({"cache_size": -1}, "cache_size"),
         ({"cache": {}}, "cache must be"),
+        ({"depth": 0}, "depth must be at least 1"),
         ({"risk": 1.0}, "risk must lie"),
         ({"risk": -0.1}, "risk must lie"),
         ({"model": "bge-small-en-v1.5"}, "kind 'embedding'"),
