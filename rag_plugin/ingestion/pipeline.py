@@ -44,8 +44,9 @@ def ingest(
     """Bring the store up to date with ``documents``: embed what is new, swap it in, leave the rest alone.
 
     A chunk whose embedded text is in the store already is not embedded again, so running the same call again
-    costs little, and after a crash it goes on where it stopped: at most one batch is embedded twice. Memory
-    is bounded by one batch and the largest document, plus one id per document: ``documents`` may be endless.
+    costs little, and after a crash it goes on where it stopped: at most one batch is embedded twice. Beyond the
+    store's own, memory is bounded by two batches and the largest document: ``documents`` may be endless. Pruning
+    also takes one id per stored document.
 
     Args:
         documents: LlamaIndex documents, each with an id that stays the same from run to run. An id that

@@ -56,6 +56,9 @@ class NodeStore(Protocol):
     def text_hashes(self, node_ids: Sequence[str]) -> dict[str, bytes]:
         """Hash of the embedded text of each of ``node_ids`` that is stored."""
 
+    def known_documents(self, ref_doc_ids: Collection[str]) -> set[str]:
+        """Those of ``ref_doc_ids`` that are stored."""
+
     def ref_doc_ids(self) -> set[str]:
         """Ids of all stored documents."""
 
@@ -72,6 +75,7 @@ class _Chunked:
 
     doc_id: str
     nodes: list[BaseNode]
+    is_known: bool = False
     missing: list[BaseNode] = field(default_factory=list)
 
 
@@ -111,8 +115,8 @@ class IngestionRun:
         self._prune = prune
         self._on_progress = on_progress
         self._total: int | None = None
-        self._known: set[str] = set()
-        self._seen: set[str] = set()  # filled only when pruning needs it
+        self._came = False
+        self._gone: set[str] = set()  # stored documents that have not come yet, where they are to be pruned
         self._failed: list[FailedDocument] = []
         self._failures_in_a_row = 0
         self._counts: Counter[str] = Counter()
@@ -126,7 +130,8 @@ class IngestionRun:
         started = time.perf_counter()
         self._total = len(documents) if isinstance(documents, Sized) else None
         self._store.check_embedding(embedding_id(self._embed_model))
-        self._known = self._store.ref_doc_ids()
+        if self._prune:
+            self._gone = self._store.ref_doc_ids()
         for batch in self._batches(documents):
             self._find_missing(batch)
             self._embed_and_swap(batch)
@@ -146,8 +151,8 @@ class IngestionRun:
             if document.node_id in batch:  # the later one must find the earlier one in the store
                 yield list(batch.values())
                 batch, nodes = {}, 0
-            if self._prune:
-                self._seen.add(document.node_id)
+            self._came = True
+            self._gone.discard(document.node_id)
             chunked = self._checked(document, cut)
             if chunked is not None:
                 batch[chunked.doc_id] = chunked
@@ -185,11 +190,17 @@ class IngestionRun:
         return _Chunked(document.node_id, nodes)
 
     def _find_missing(self, batch: list[_Chunked]) -> None:
+        """Ask the store what it knows of a batch: of one, so that no list of all documents has to be kept."""
         stored = self._store.text_hashes([node.node_id for chunked in batch for node in chunked.nodes])
         for chunked in batch:
+            chunked.is_known = any(node.node_id in stored for node in chunked.nodes)
             chunked.missing = [
                 node for node in chunked.nodes if stored.get(node.node_id) != embedded_text_hash(node)
             ]
+        unsure = [chunked for chunked in batch if not chunked.is_known]  # new, or changed in every chunk
+        known = self._store.known_documents([chunked.doc_id for chunked in unsure])
+        for chunked in unsure:
+            chunked.is_known = chunked.doc_id in known
 
     def _embed_and_swap(self, batch: list[_Chunked]) -> None:
         """Embed what is missing and write the batch; on failure, halve it until the culprit is alone."""
@@ -279,7 +290,7 @@ class IngestionRun:
     def _count(self, batch: list[_Chunked], report: WriteReport) -> None:
         unchanged = set(report.unchanged)
         for chunked in batch:
-            if chunked.doc_id not in self._known:
+            if not chunked.is_known:
                 # A document of white space has no nodes: nothing to store, nothing to find again.
                 self._counts["added" if chunked.nodes else "skipped"] += 1
             elif chunked.nodes and all(node.node_id in unchanged for node in chunked.nodes):
@@ -287,10 +298,6 @@ class IngestionRun:
             else:
                 self._counts["updated"] += 1
             self._counts["nodes"] += len(chunked.nodes)
-            if chunked.nodes:
-                self._known.add(chunked.doc_id)
-            else:
-                self._known.discard(chunked.doc_id)
 
     def _fail(self, doc_id: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, RagPluginError) else str(error)
@@ -303,12 +310,12 @@ class IngestionRun:
             ) from error
 
     def _delete_the_gone(self) -> None:
-        if not self._seen:
+        if not self._came:
             raise IngestionError(
-                f"No document came, so pruning could remove all {len(self._known):,} documents of the "
+                f"No document came, so pruning could remove all {len(self._gone):,} documents of the "
                 "store. Nothing was removed. Check the source of the documents, or call store.clear()."
             )
-        gone = sorted(self._known - self._seen)
+        gone = sorted(self._gone)
         if callable(self._prune):
             gone = [doc_id for doc_id in gone if self._prune(doc_id)]
         for start in range(0, len(gone), _PRUNE_BATCH):

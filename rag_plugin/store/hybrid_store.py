@@ -29,7 +29,7 @@ from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.movable_store import MovableStore
 from rag_plugin.store.queries import run_queries
 from rag_plugin.store.records import Incoming
-from rag_plugin.store.rows import full_nodes, ref_doc_ids, text_hashes, with_metadata
+from rag_plugin.store.rows import full_nodes, known_documents, ref_doc_ids, text_hashes, with_metadata
 from rag_plugin.store.statistics import stats_of
 from rag_plugin.store.view import View
 from rag_plugin.types import Metric, WriteReport
@@ -292,6 +292,11 @@ class HybridStore(MovableStore):
         """
         with self._engine.view() as view:
             return ref_doc_ids(view, None if filters is None else view.select(filters).mask)
+
+    def known_documents(self, ref_doc_ids: Collection[str]) -> set[str]:
+        """Those of ``ref_doc_ids`` that stored nodes were cut from."""
+        with self._engine.view() as view:
+            return known_documents(view, checked_ids("ref_doc_ids", ref_doc_ids))
 
     def text_hashes(self, node_ids: Sequence[str]) -> dict[str, bytes]:
         """Hash of the text each stored node's vector was made from; unknown ids are left out."""

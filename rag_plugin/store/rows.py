@@ -59,6 +59,12 @@ def ref_doc_ids(view: View, allowed: BoolArray | None = None) -> set[str]:
     return {text for text, known in zip(texts, hashes_of(texts).tolist(), strict=True) if known in shown}
 
 
+def known_documents(view: View, wanted: list[str]) -> set[str]:
+    """Those of ``wanted`` that stored nodes were cut from."""
+    stored = stored_rows(view.connection, view.legs, "ref_doc_id", wanted)
+    return {row.ref_doc_id for row in stored if row.ref_doc_id is not None}
+
+
 def rows_of_all(view: View, node_ids: Sequence[str]) -> list[int]:
     """The row of each of ``node_ids``, once each, in their order.
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from ingest_worker import BATCH, CHUNKER, LINE, LoggingEmbedding, documents, ingest_all
-from llama_index.core.schema import MetadataMode
+from llama_index.core.schema import Document, MetadataMode
 
+from rag_plugin.ingestion.pipeline import ingest
 from rag_plugin.store.hybrid_store import HybridStore
 
 KILLS = 30
@@ -35,7 +36,8 @@ def contents(path: Path) -> dict[str, tuple]:
 
 def test_an_ingestion_killed_at_thirty_points_ends_as_if_nothing_had_happened(tmp_path):
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["ingest_worker"])
+    # What takes long to import; not ``ingest_worker``, which lies on no path that the server knows.
+    processes.set_forkserver_preload([ingest.__module__, HybridStore.__module__, Document.__module__])
     path, log = tmp_path / "store", tmp_path / "embedded.log"
     chunks = CHUNKER(list(documents()))
     largest = max(Counter(chunk.ref_doc_id for chunk in chunks).values())

@@ -89,11 +89,13 @@ async def node_ids(collection: Collection) -> list[str]:
     return [node_of(record.payload or {}).node_id for record in await collection.scroll(with_payload=True)]
 
 
-async def ref_doc_ids(collection: Collection) -> set[str]:
-    """Ids of all documents."""
-    if await collection.settings() is None:
+async def known_documents(collection: Collection, wanted: Sequence[str] | None = None) -> set[str]:
+    """Ids of the documents that stored nodes were cut from, of all of them or of those ``wanted``."""
+    if await collection.settings() is None or (wanted is not None and not wanted):
         return set()
-    records = await collection.scroll(with_payload=[DOCUMENT, f"{OWN}.orphan"])
+    records = await collection.scroll(
+        scroll_filter=server_filter(None, doc_ids=wanted), with_payload=[DOCUMENT, f"{OWN}.orphan"]
+    )
     return {
         str(payload[DOCUMENT])
         for record in records
