@@ -16,12 +16,11 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, cast
 
-import numpy as np
-
 from rag_plugin.errors import EmbeddingMismatchError, StoreCorruptedError, StoreError
 from rag_plugin.store import backups, change_log, dense_codes_file, snapshots, writes
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.bulk_analysis import analysed, garbage_left
 from rag_plugin.store.database import Database
 from rag_plugin.store.dense_codes import VectorCodes
 from rag_plugin.store.dense_index import DenseIndex
@@ -220,14 +219,16 @@ class Engine:
             StoreWriteError: The disk refused; nothing changed.
         """
         self._catch_up()
+        count = len(incoming.node_ids)
         with self._write_lock:
-            with self.database.transaction() as connection:
+            with garbage_left(count), self.database.transaction() as connection:
                 written = writes.begun(connection)
                 legs = self._legs
-                for plan in writes.carried_out(
+                steps = writes.carried_out(
                     connection, self._legs, written, incoming, drop_documents, drop_nodes
-                ):
-                    legs = self._with_plan(legs, plan)
+                )
+                for step, texts in analysed(legs.sparse.lexicon, count, steps):
+                    legs = legs.removed(step.removed).added(step, texts, self.metric)
                 if not written.rows_touched:
                     return written.report(incoming.repeated)
                 legs = legs.at(written.log(connection))
@@ -236,19 +237,6 @@ class Engine:
             self._after_write()
         self._upkeep.begin()
         return written.report(incoming.repeated)
-
-    def _with_plan(self, legs: Legs, plan: writes.WritePlan) -> Legs:
-        legs = legs.removed(np.array(plan.removed_rows, np.int64))
-        vectors, dense = plan.added_vectors, legs.dense
-        if dense is None and vectors is not None:
-            dense = DenseIndex.empty(vectors.shape[1], self.metric)
-        return legs.added(
-            plan.added_rows,
-            [(record.node_id, record.ref_doc_id) for record in plan.added],
-            [record.text for record in plan.added],
-            vectors,
-            dense,
-        )
 
     @property
     def dimension(self) -> int | None:

@@ -46,8 +46,11 @@ class IdHashes:
 
     def appended(self, ids: Sequence[tuple[str, str | None]]) -> IdHashes:
         """With the ids of new nodes, each a node's and its document's."""
-        flat = np.fromiter((_hash_of(value) for pair in ids for value in pair), np.uint64, 2 * len(ids))
-        return IdHashes(self.table.appended(flat.reshape(-1, len(_COLUMNS))))
+        documents = {document: _hash_of(document) for _, document in ids}  # each has several nodes
+        table = np.empty((len(ids), len(_COLUMNS)), np.uint64)
+        table[:, _COLUMNS["node_id"]] = [_hash_of(node_id) for node_id, _ in ids]
+        table[:, _COLUMNS["ref_doc_id"]] = [documents[document] for _, document in ids]
+        return IdHashes(self.table.appended(table))
 
     def compacted(self, alive: BoolArray) -> IdHashes:
         """Of the nodes at ``alive`` positions only."""

@@ -15,7 +15,7 @@ from rag_plugin.store import change_log, snapshots
 from rag_plugin.store import rows as stored_rows
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.bulk_analysis import analysed
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.sparse_index import SparseIndex
 
@@ -136,15 +136,14 @@ class LegSource:
         self, connection: sqlite3.Connection, legs: Legs, first_row: int, last_row: int | None
     ) -> Legs:
         dimension = int(change_log.read_settings(connection).get("dimension") or 0)
-        for batch in stored_rows.batches(connection, first_row, last_row):
+        batches = stored_rows.batches(connection, first_row, last_row)
+        expected = change_log.live_count(connection) if last_row is None else last_row - first_row + 1
+        for batch, texts in analysed(legs.sparse.lexicon, expected, batches):
             found = 0 if batch.vectors is None else batch.vectors.shape[1]
             if found != dimension:
                 raise StoreCorruptedError(
                     f"Rows {batch.rows[0]}..{batch.rows[-1]} have vectors of {found} components instead of "
                     f"{dimension}: the table of vectors is damaged. Restore a backup."
                 )
-            dense = legs.dense
-            if dense is None and batch.vectors is not None:
-                dense = DenseIndex.empty(batch.vectors.shape[1], self.configuration.metric)
-            legs = legs.added(batch.rows, batch.ids, batch.texts, batch.vectors, dense)
+            legs = legs.added(batch, texts, self.configuration.metric)
         return legs

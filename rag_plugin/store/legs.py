@@ -18,7 +18,8 @@ from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.sparse_index import SparseIndex
-from rag_plugin.types import BoolArray, FloatArray, IntArray
+from rag_plugin.store.sparse_lexicon import AnalysedTexts
+from rag_plugin.types import BoolArray, FloatArray, IntArray, Metric
 
 _CACHED_MASKS = 64
 """Multi-tenant apps repeat a few filters; a mask takes a byte per node."""
@@ -58,6 +59,23 @@ class CorpusSample:
 
     vectors: FloatArray
     scale: DenseScale
+
+
+@dataclass(frozen=True)
+class NewNodes:
+    """Some nodes as the legs need them.
+
+    Attributes:
+        rows: ``(m,)`` ascending.
+        ids: Id of each node and of its document.
+        texts: Their embedded texts.
+        vectors: ``(m, d)``, or None in a store without vectors.
+    """
+
+    rows: IntArray
+    ids: Sequence[tuple[str, str | None]]
+    texts: Sequence[str]
+    vectors: FloatArray | None
 
 
 @dataclass(frozen=True)
@@ -112,32 +130,26 @@ class Legs:
         places = places[np.isin(known[places], rows)]
         return places[self.alive[places]]
 
-    def added(
-        self,
-        rows: IntArray,
-        ids: Sequence[tuple[str, str | None]],
-        texts: Sequence[str],
-        vectors: FloatArray | None,
-        dense: DenseIndex | None,
-    ) -> Legs:
+    def added(self, nodes: NewNodes, texts: AnalysedTexts, metric: Metric) -> Legs:
         """Legs with new nodes behind the present ones.
 
         Args:
-            rows: Their rows, ascending and above every row so far.
-            ids: Id of each node and of its document.
-            texts: Their embedded texts.
-            vectors: ``(m, d)``, or None in a store without vectors.
-            dense: The dense leg to append to; given apart, because the first vectors create it.
+            nodes: Their rows are above every row so far.
+            texts: Their texts, analysed by ``sparse.lexicon``.
+            metric: Of the dense leg, which the first vectors create.
         """
-        if len(rows) == 0:
+        if len(nodes.rows) == 0:
             return self
+        dense = self.dense
+        if nodes.vectors is not None:
+            dense = (dense or DenseIndex.empty(nodes.vectors.shape[1], metric)).append(nodes.vectors)
         return Legs(
             self.change,
-            self.rows.appended(rows),
-            np.concatenate([self.alive, np.ones(len(rows), bool)]),
-            self.ids.appended(ids),
-            dense.append(vectors) if dense is not None and vectors is not None else None,
-            self.sparse.append(texts),
+            self.rows.appended(nodes.rows),
+            np.concatenate([self.alive, np.ones(len(nodes.rows), bool)]),
+            self.ids.appended(nodes.ids),
+            dense,
+            self.sparse.append_numbered(*texts),
         )
 
     def removed(self, rows: IntArray) -> Legs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from llama_index.core.schema import BaseNode
 from rag_plugin.errors import InvalidInputError, StoreCorruptedError
 from rag_plugin.store import change_log
 from rag_plugin.store.id_hashes import IdColumn, hashes_of
-from rag_plugin.store.legs import Legs
+from rag_plugin.store.legs import Legs, NewNodes
 from rag_plugin.store.node_table import StoredRecord, document_ids, read_records, rows_with_id, verify_record
 from rag_plugin.store.records import (
     NodeRecord,
@@ -23,7 +23,7 @@ from rag_plugin.store.records import (
     vector_digest,
 )
 from rag_plugin.store.view import View
-from rag_plugin.types import BoolArray, FloatArray, IntArray
+from rag_plugin.types import BoolArray
 
 _BATCH_ROWS = 5_000
 """Rows rebuilt at a time: at 384 dimensions 8 MB of vectors, whatever the store's size."""
@@ -119,24 +119,9 @@ def with_metadata(view: View, node_ids: Sequence[str], changes: Mapping[str, Any
     return records
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Some rows as the legs need them.
-
-    Attributes:
-        rows: ``(m,)`` ascending.
-        ids: Id of each node and of its document.
-        texts: Their embedded texts.
-        vectors: ``(m, d)``, or None in a store without vectors.
-    """
-
-    rows: IntArray
-    ids: list[tuple[str, str | None]]
-    texts: list[str]
-    vectors: FloatArray | None
-
-
-def batches(connection: sqlite3.Connection, first_row: int, last_row: int | None = None) -> Iterator[Batch]:
+def batches(
+    connection: sqlite3.Connection, first_row: int, last_row: int | None = None
+) -> Iterator[NewNodes]:
     """Rows ``first_row..last_row`` that exist, verified, in ascending order.
 
     Raises:
@@ -164,7 +149,7 @@ def batches(connection: sqlite3.Connection, first_row: int, last_row: int | None
                 "delete those nodes and add them again."
             )
         matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(len(rows), -1) if vectors else None
-        yield Batch(np.array(rows, np.int64), ids, texts, matrix)
+        yield NewNodes(np.array(rows, np.int64), ids, texts, matrix)
 
 
 def verified_vector(row: int, vector: bytes, digest: bytes) -> bytes:

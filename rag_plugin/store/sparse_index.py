@@ -97,7 +97,7 @@ class SparseIndex(SparseView):
         Args:
             texts: What to analyse and count; an empty text takes a position too.
         """
-        lexicon = self._shared.lexicon
+        lexicon = self.lexicon
         return self._extended(
             lexicon.numbered(texts[begin : begin + _CHUNK]) for begin in range(0, len(texts), _CHUNK)
         )
@@ -107,23 +107,23 @@ class SparseIndex(SparseView):
 
         Args:
             lengths: (m,) how many terms each passage has, repeats included.
-            term_ids: (Σ lengths,) their numbers, passage by passage, as `number_terms` gave them.
+            term_ids: (Σ lengths,) their numbers, passage by passage, as `lexicon` numbered them.
 
         Raises:
             InvalidInputError: The lengths do not add up, or a number is not that of a term.
         """
         if len(term_ids) != lengths.sum() or (
-            len(term_ids) and not 0 <= term_ids.min() <= term_ids.max() < len(self._shared.lexicon)
+            len(term_ids) and not 0 <= term_ids.min() <= term_ids.max() < len(self.lexicon)
         ):
             raise InvalidInputError(
                 f"Cannot append {len(term_ids)} term numbers to passages of {int(lengths.sum())} terms: expected as "
-                f"many, each from 0 to {len(self._shared.lexicon) - 1}."
+                f"many, each from 0 to {len(self.lexicon) - 1}."
             )
         return self._extended(_chunks(lengths, term_ids))
 
     def number_terms(self, terms: Sequence[str]) -> NDArray[np.int32]:
         """(t,) The numbers of terms, for `append_numbered`; a term that no text held gets the next one."""
-        return np.array([self._shared.lexicon.number_or_new(term) for term in terms], np.int32)
+        return np.array([self.lexicon.number_or_new(term) for term in terms], np.int32)
 
     def _extended(self, passages: Iterable[tuple[IntArray, NDArray[np.int32]]]) -> SparseIndex:
         index = self
@@ -145,7 +145,7 @@ class SparseIndex(SparseView):
                 segments = (*segments, self._tail_segment())
             segments = (*segments, segment_of(self.size, starts, terms, frequencies, lengths))
             tail = Tail.empty(self.size + len(lengths))
-        document_frequency = np.zeros(len(self._shared.lexicon), np.int32)
+        document_frequency = np.zeros(len(self.lexicon), np.int32)
         document_frequency[: self.term_count] = self._document_frequency
         _count(document_frequency, terms, 1)
         return replace(
@@ -210,7 +210,7 @@ class SparseIndex(SparseView):
             return fresh
         segments = (*self._segments, self._tail_segment()) if self._tail.count else self._segments
         whole = merged(segments, keep)
-        names = self._shared.lexicon.terms
+        names = self.lexicon.terms
         shared = replace(
             fresh._shared, lexicon=Lexicon(self.analyzer, [names[term] for term in whole.terms.tolist()])
         )
@@ -245,7 +245,7 @@ class SparseIndex(SparseView):
             return
         state = SparseState(
             analyzer=self.analyzer.fingerprint(),
-            terms=self._shared.lexicon.terms[: self.term_count],
+            terms=self.lexicon.terms[: self.term_count],
             document_frequency=self._document_frequency,
             lengths=self._lengths.items,
             live=self._live.items,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,18 @@ _NO_TERM: Final = -1
 _FIRST_OF_SEVERAL: Final = -2
 
 
+class AnalysedTexts(NamedTuple):
+    """What texts hold, as far as the sparse leg cares.
+
+    Attributes:
+        lengths: (m,) how many terms each text has, repeats included.
+        term_ids: (Σ lengths,) their numbers, text by text.
+    """
+
+    lengths: IntArray
+    term_ids: NDArray[np.int32]
+
+
 class Lexicon:
     """Numbers terms 0, 1, 2, … in order of appearance; a number is never reused.
 
@@ -54,12 +66,8 @@ class Lexicon:
         """The number of a term, or None if no text held it."""
         return self._numbers.get(term)
 
-    def numbered(self, texts: Sequence[str]) -> tuple[IntArray, NDArray[np.int32]]:
-        """Analyses texts, giving new terms their numbers.
-
-        Returns:
-            (m,) how many terms each text has, and (Σ,) their numbers, text by text.
-        """
+    def numbered(self, texts: Sequence[str]) -> AnalysedTexts:
+        """Analyses texts, giving new terms their numbers."""
         if len(self._memory) > _MEMORY:
             self._memory = _Memory(self)
         memory = self._memory
@@ -78,7 +86,7 @@ class Lexicon:
             ends = np.concatenate(([0], np.cumsum(widths)))[text_ends]
             all_lengths.append(np.diff(ends, prepend=0))
             all_numbers.append(numbers)
-        return np.concatenate(all_lengths), np.concatenate(all_numbers)
+        return AnalysedTexts(np.concatenate(all_lengths), np.concatenate(all_numbers))
 
     def number_or_new(self, term: str) -> int:
         """The number of a term, which is a new one if no text held it."""

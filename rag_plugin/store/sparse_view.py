@@ -86,9 +86,14 @@ class SparseView:
     _document_frequency: NDArray[np.int32]
 
     @property
+    def lexicon(self) -> Lexicon:
+        """The terms and their numbers, those that later writes brought included."""
+        return self._shared.lexicon
+
+    @property
     def analyzer(self) -> Analyzer:
         """What turns texts and queries into terms."""
-        return self._shared.lexicon.analyzer
+        return self.lexicon.analyzer
 
     @property
     def size(self) -> int:
@@ -111,7 +116,7 @@ class SparseView:
 
     def query_of(self, counts: Mapping[str, float]) -> QueryTerms:
         """A query of terms that were analysed already, each with how often it counts (any real number)."""
-        lexicon, known = self._shared.lexicon, self.term_count
+        lexicon, known = self.lexicon, self.term_count
         found = sorted(
             (number, term)
             for term in counts
@@ -128,7 +133,7 @@ class SparseView:
         """The query by this index's numbers, also if an older or a compacted view analysed it."""
         if isinstance(query, str):
             query = self.query(query)
-        elif query.lexicon is not self._shared.lexicon or (query.term_ids >= self.term_count).any():
+        elif query.lexicon is not self.lexicon or (query.term_ids >= self.term_count).any():
             query = self.query_of(dict(zip(query.terms, query.counts.tolist(), strict=True)))
         return query
 
@@ -323,7 +328,7 @@ class SparseView:
 
     def term_names(self, term_ids: IntArray) -> list[str]:
         """The terms of these numbers."""
-        names = self._shared.lexicon.terms
+        names = self.lexicon.terms
         return [names[number] for number in term_ids.tolist()]
 
     def passage_terms(self, positions: IntArray) -> PassageTerms:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import chain
 
 import numpy as np
 
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError
 from rag_plugin.store import change_log, metadata_index
-from rag_plugin.store.legs import Legs
+from rag_plugin.store.legs import Legs, NewNodes
 from rag_plugin.store.node_table import StoredRecord
 from rag_plugin.store.records import (
     Incoming,
@@ -28,7 +27,18 @@ from rag_plugin.store.records import (
     vector_digest,
 )
 from rag_plugin.store.rows import stored_rows, vectors_in
-from rag_plugin.types import FloatArray, IntArray, WriteReport
+from rag_plugin.types import IntArray, WriteReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegChange(NewNodes):
+    """What one step of a write means to the legs: new nodes, once others are removed.
+
+    Attributes:
+        removed: Rows that leave.
+    """
+
+    removed: IntArray
 
 
 @dataclass(frozen=True)
@@ -49,21 +59,21 @@ class WritePlan:
     removed: list[StoredRecord] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
 
-    @cached_property
-    def added_rows(self) -> IntArray:
-        """Rows of :attr:`added`."""
-        return np.arange(self.first_row, self.first_row + len(self.added), dtype=np.int64)
-
     @property
     def removed_rows(self) -> list[int]:
         """Rows of :attr:`removed`."""
         return [stored.row for stored in self.removed]
 
-    @cached_property
-    def added_vectors(self) -> FloatArray | None:
-        """``(m, d)`` vectors of :attr:`added`, or None when there are none."""
+    def for_legs(self) -> LegChange:
+        """What the legs need to know of it."""
         vectors = [record.vector for record in self.added if record.vector is not None]
-        return np.stack(vectors) if vectors else None
+        return LegChange(
+            np.arange(self.first_row, self.first_row + len(self.added), dtype=np.int64),
+            [(record.node_id, record.ref_doc_id) for record in self.added],
+            [record.text for record in self.added],
+            np.stack(vectors) if vectors else None,
+            removed=np.array(self.removed_rows, np.int64),
+        )
 
     @property
     def report(self) -> WriteReport:
@@ -141,8 +151,8 @@ def carried_out(
     incoming: Incoming,
     drop_documents: Collection[str],
     drop_nodes: Collection[str],
-) -> Iterator[WritePlan]:
-    """Upsert what is ``incoming``, drop what is named, and tell of each step that changed something.
+) -> Iterator[LegChange]:
+    """Upsert what is ``incoming``, drop what is named, and tell the legs of each step.
 
     Args:
         connection: In a transaction that writes.
@@ -164,7 +174,7 @@ def carried_out(
         _check_dimension(connection, plan.added)
         _apply(connection, plan)
         written.note(plan)
-        yield plan
+        yield plan.for_legs()
 
 
 def _plans(
