@@ -20,9 +20,8 @@ import numpy as np
 
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.hybrid_search import LegSearch, Query, fuse_candidates, gather
-from rag_plugin.store.legs import Legs
+from rag_plugin.store.legs import Legs, NewNodes
 from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.store.view import View
 from tests.benchmarks.store_corpus import precomputed_vectors, real_texts
@@ -53,18 +52,14 @@ def windows(words: list[list[str]], count: int, first: int) -> list[str]:
 def built(words: list[list[str]], nodes: int) -> Legs:
     """Both legs over that many nodes."""
     legs = Legs.empty(SparseIndex.empty(Analyzer.named("english"), Bm25.named("lucene")))
-    dense: DenseIndex | None = None
     for first in range(0, nodes, BATCH):
         count = min(BATCH, nodes - first)
-        vectors = precomputed_vectors(count, first)
-        dense = legs.dense or DenseIndex.empty(vectors.shape[1], "cosine")
-        legs = legs.added(
-            np.arange(first, first + count),
-            [(f"node-{number}", None) for number in range(first, first + count)],
-            windows(words, count, first),
-            vectors,
-            dense,
+        rows = np.arange(first, first + count)
+        texts = windows(words, count, first)
+        new = NewNodes(
+            rows, [(f"node-{row}", None) for row in rows], texts, precomputed_vectors(count, first)
         )
+        legs = legs.added(new, legs.sparse.lexicon.numbered(texts), "cosine")
     return legs
 
 

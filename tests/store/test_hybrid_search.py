@@ -8,9 +8,8 @@ import pytest
 
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.hybrid_search import LegSearch, Query, fuse_candidates, gather
-from rag_plugin.store.legs import Legs
+from rag_plugin.store.legs import Legs, NewNodes
 from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.store.view import View
 
@@ -21,13 +20,13 @@ def random_view(metric, variant):
     """300 passages added in three parts, some removed, those of the last part in memory."""
     rng = np.random.default_rng(5)
     legs = Legs.empty(SparseIndex.empty(SIMPLE, Bm25.named(variant)))
-    dense = DenseIndex.empty(8, metric)
     for first in range(0, 300, 100):
         rows = np.arange(first, first + 100)
         texts = [" ".join(f"w{int(word)}" for word in rng.zipf(1.5, 20) % 60) for _ in rows]
         vectors = rng.standard_normal((100, 8)).astype(np.float32)
         ids = [(f"n{row}", None) for row in rows]
-        legs = legs.added(rows, ids, texts, vectors, legs.dense or dense)
+        nodes = NewNodes(rows, ids, texts, vectors)
+        legs = legs.added(nodes, legs.sparse.lexicon.numbered(texts), metric)
         if first == 0 and legs.dense is not None:
             dense = legs.dense.moved_onto(legs.dense.matrix(rows))
             legs = replace(legs, dense=dense)
