@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rag_plugin.evaluation.embedding_checks import check_embeddings
     from rag_plugin.ingestion.chunker import RecursiveChunker
     from rag_plugin.ingestion.pipeline import IngestReport, aingest, ingest
+    from rag_plugin.ingestion.readers import FolderReader
     from rag_plugin.postprocessor import CrossEncoderRerank
     from rag_plugin.query_transform import (
         FeedbackTransform,
@@ -42,6 +43,7 @@ __all__ = [
     "ContextWindow",
     "CrossEncoderRerank",
     "FeedbackTransform",
+    "FolderReader",
     "HyDETransform",
     "HybridRetriever",
     "HybridStore",
@@ -68,6 +70,7 @@ _HOME = {
     "CachedEmbedding": "rag_plugin.embeddings.cached",
     "CrossEncoderRerank": "rag_plugin.postprocessor",
     "FeedbackTransform": "rag_plugin.query_transform",
+    "FolderReader": "rag_plugin.ingestion.readers",
     "HyDETransform": "rag_plugin.query_transform",
     "HybridRetriever": "rag_plugin.retriever",
     "HybridStore": "rag_plugin.store.hybrid_store",

@@ -35,6 +35,13 @@ def title_of(node: BaseNode) -> str:
     )
 
 
+def source_of(node: BaseNode) -> html.Markup:
+    """Its title, and the document it is from where that is called something else."""
+    title, document = title_of(node), node.ref_doc_id
+    beside = [] if document in (None, title) else [" ", html.element("span", document, style=html.FAINT)]
+    return html.joined(html.element("b", title), *beside)
+
+
 def hits_table(hits: Sequence[NodeWithScore]) -> html.Markup:
     """A row per hit, best first; columns of stages that no hit knows of are left out.
 
@@ -93,9 +100,7 @@ def _passage(hit: NodeWithScore, reason: Explanation) -> html.Markup:
         html.element("mark", shown) if part_of_it else shown,
         "…" if text[end:].strip() else "",
     )
-    return html.cell(
-        html.element("b", title_of(hit.node)), html.element("div", excerpt), title=hit.node.node_id
-    )
+    return html.cell(source_of(hit.node), html.element("div", excerpt), title=hit.node.node_id)
 
 
 def _leg(rank: int | None, score: float | None) -> html.Markup:

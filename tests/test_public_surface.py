@@ -12,6 +12,7 @@ PUBLIC = [
     "ContextWindow",
     "CrossEncoderRerank",
     "FeedbackTransform",
+    "FolderReader",
     "HyDETransform",
     "HybridRetriever",
     "HybridStore",

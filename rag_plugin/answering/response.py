@@ -8,6 +8,7 @@ from llama_index.core.base.response.schema import Response
 
 from rag_plugin import html
 from rag_plugin.answering.citations import Citation
+from rag_plugin.hits_table import source_of
 
 
 @dataclass(repr=False)
@@ -40,15 +41,16 @@ class GroundedResponse(Response):
         ]
         if self.degraded:
             pieces.append(html.element("p", f"degraded: {self.degraded}", style=html.FAINT))
+        sources = {hit.node.node_id: source_of(hit.node) for hit in self.source_nodes}
         rows = [
             html.row(
                 "" if cited.number is None else f"[{cited.number}]",
                 cited.statement,
                 cited.quote or "nothing in the sources",
-                cited.node_id or "",
+                html.cell(sources.get(cited.node_id or "", ""), title=cited.node_id or ""),
             )
             for cited in self.citations
         ]
         if rows:
-            pieces.append(html.table(rows, header=["", "says", "because the source says", "passage"]))
+            pieces.append(html.table(rows, header=["", "says", "because the source says", "source"]))
         return html.joined(*pieces)

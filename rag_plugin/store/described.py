@@ -19,7 +19,7 @@ def described(stats: Mapping[str, Any]) -> dict[str, str]:
 
 def _in_words(name: str, value: Any) -> str:
     if name.endswith("_bytes"):
-        return f"{value / 1e6:,.1f} MB"
+        return f"{value / 1e6:,.1f} MB" if value else "none"
     if isinstance(value, dict):
         return ", ".join(f"{key.replace('_', ' ')} {_in_words(key, part)}" for key, part in value.items())
     if isinstance(value, int | float):
