@@ -28,6 +28,13 @@ def estimated_tokens(text: str) -> int:
     return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
 
 
+def heading_of(number: int, hit: NodeWithScore) -> str:
+    """One line: the number to cite by, title, id and score."""
+    score = "" if hit.score is None else f" | score: {hit.score:.3f}"
+    title, node_id = (_one_line(text, _TITLE) for text in (title_of(hit.node), hit.node.node_id))
+    return f"[{number}] {title} | id: {node_id}{score}"
+
+
 def numbered_passages(
     hits: Sequence[NodeWithScore], *, max_tokens: int, count_tokens: TokenCounter = estimated_tokens
 ) -> str:
@@ -44,10 +51,8 @@ def numbered_passages(
     shown: list[str] = []
     left = max_tokens
     for number, hit in enumerate(hits, 1):
-        score = "" if hit.score is None else f" | score: {hit.score:.3f}"
-        title, node_id = (_one_line(text, _TITLE) for text in (title_of(hit.node), hit.node.node_id))
-        heading = f"[{number}] {title} | id: {node_id}{score}"
-        whole = f"{heading}\n{_quoted(hit.node.get_content())}"
+        heading = heading_of(number, hit)
+        whole = f"{heading}\n{quoted(hit.node.get_content())}"
         cost = count_tokens(whole)
         if cost > left:
             excerpt = _shortened(heading, hit.node.get_content(), left, count_tokens)
@@ -68,15 +73,16 @@ def _shortened(heading: str, text: str, max_tokens: int, count_tokens: TokenCoun
     fits, too_many = 0, len(words)
     while fits < too_many - 1:  # the longest prefix within the budget, by bisection
         middle = (fits + too_many) // 2
-        shown = f"{heading}\n{_quoted(' '.join(words[:middle]))} \u2026"
+        shown = f"{heading}\n{quoted(' '.join(words[:middle]))} \u2026"
         fits, too_many = (middle, too_many) if count_tokens(shown) <= max_tokens else (fits, middle)
     excerpt = " ".join(words[:fits])
     if count_tokens(excerpt) < _SHORTEST_EXCERPT:
         return None
-    return f"{heading}\n{_quoted(excerpt)} \u2026"
+    return f"{heading}\n{quoted(excerpt)} \u2026"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """``text`` with ``>`` before every line, without anything that a terminal would obey."""
     return "\n".join(f"> {_printable(line)}" for line in text.strip().splitlines())
 
 

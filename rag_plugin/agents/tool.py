@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, Self
 
-from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, create_model
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.core.tools.types import AsyncBaseTool, ToolMetadata, ToolOutput
+from llama_index.core.tools.types import ToolOutput
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 from rag_plugin.agents.passages import TokenCounter, estimated_tokens, numbered_passages
+from rag_plugin.agents.typed_tool import TypedTool
 from rag_plugin.errors import InvalidInputError, RagPluginError
 
 FilterType = type | Sequence[str | int | float | bool]
@@ -48,7 +49,7 @@ class SearchedByAgents(Protocol):
         """A copy that returns up to ``similarity_top_k`` hits."""
 
 
-class RetrievalTool(AsyncBaseTool):
+class RetrievalTool(TypedTool):
     """A retriever as a tool of ``FunctionAgent``, ``ReActAgent`` and ``AgentWorkflow``.
 
     The agent sees the arguments ``query``, ``k`` and one for each key of ``filterable``, all typed; whatever else
@@ -84,8 +85,6 @@ class RetrievalTool(AsyncBaseTool):
         max_tokens: int = 2000,
         count_tokens: TokenCounter = estimated_tokens,
     ) -> None:
-        if not name or not all(c.isascii() and (c.isalnum() or c in "_-") for c in name):
-            raise InvalidInputError(f"name={name!r}; agents accept letters, digits, '_' and '-' alone.")
         if not 1 <= default_k <= max_k:
             raise InvalidInputError(
                 f"default_k={default_k}, max_k={max_k}; expected 1 <= default_k <= max_k."
@@ -97,16 +96,8 @@ class RetrievalTool(AsyncBaseTool):
         self._max_tokens = max_tokens
         self._count_tokens = count_tokens
         self._filterable = tuple(filterable or {})
-        self._metadata = ToolMetadata(
-            name=name,
-            description=description or _DESCRIPTION,
-            fn_schema=_arguments_model(filterable or {}, default_k, max_k),
-        )
-
-    @property
-    def metadata(self) -> ToolMetadata:
-        """Name, description and the schema of the arguments."""
-        return self._metadata
+        arguments = _arguments_model(filterable or {}, default_k, max_k)
+        super().__init__(name, description or _DESCRIPTION, arguments)
 
     def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
         """Search, and return the passages as text.
@@ -115,51 +106,29 @@ class RetrievalTool(AsyncBaseTool):
             args: The question, where a framework passes its one argument by place.
             kwargs: Arguments by name, as the schema describes them.
         """
-        given = self._given(args, kwargs)
+        given = self.given(args, kwargs)
         try:
-            arguments = self._checked(given)
+            arguments = self.checked(given)
             question = arguments["query"]
             hits = self._narrowed(arguments).retrieve(question)
             if self._rerank is not None:
                 hits = self._rerank.postprocess_nodes(hits, query_bundle=QueryBundle(question))
         except RagPluginError as error:
-            return self._failed(given, error)
+            return self.failed(given, error)
         return self._answered(given, hits[: arguments["k"]])
 
     async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
         """:meth:`call` without blocking the event loop."""
-        given = self._given(args, kwargs)
+        given = self.given(args, kwargs)
         try:
-            arguments = self._checked(given)
+            arguments = self.checked(given)
             question = arguments["query"]
             hits = await self._narrowed(arguments).aretrieve(question)
             if self._rerank is not None:
                 hits = await self._rerank.apostprocess_nodes(hits, query_bundle=QueryBundle(question))
         except RagPluginError as error:
-            return self._failed(given, error)
+            return self.failed(given, error)
         return self._answered(given, hits[: arguments["k"]])
-
-    def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        return {"query": args[0], **kwargs} if args else dict(kwargs)
-
-    def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
-        model = self._metadata.fn_schema
-        if model is None:
-            raise InvalidInputError("This tool has lost the schema of its arguments.")
-        try:
-            arguments = model.model_validate(given).model_dump(by_alias=True)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc']) or 'arguments'}: {problem['msg']}"
-                for problem in error.errors(include_url=False, include_context=False)
-            )
-            raise InvalidInputError(
-                f"Wrong arguments for {self._metadata.name}: {problems}. Known arguments: "
-                f"{', '.join([*_RESERVED, *self._filterable])}."
-            ) from error
-        if not arguments["query"].strip():
-            raise InvalidInputError("The query is empty. Give it a word or more to search for.")
-        return arguments
 
     def _narrowed(self, arguments: dict[str, Any]) -> SearchedByAgents:
         depth = arguments["k"] if self._rerank is None else max(arguments["k"], _DEEPEST_LOOK)
@@ -178,16 +147,6 @@ class RetrievalTool(AsyncBaseTool):
             content=passages or "Nothing in the collection matches. Try other words, or drop a filter.",
             raw_input=given,
             raw_output=hits,
-        )
-
-    def _failed(self, given: dict[str, Any], error: RagPluginError) -> ToolOutput:
-        return ToolOutput(
-            tool_name=self._metadata.get_name(),
-            content=str(error),
-            raw_input=given,
-            raw_output=None,
-            is_error=True,
-            exception=error,
         )
 
 

@@ -19,6 +19,7 @@ from rag_plugin.answering.citations import Citation, Quotable, cite, quotable_se
 from rag_plugin.answering.evidence import READ_FOR_EVIDENCE, weigh
 from rag_plugin.answering.response import GroundedResponse
 from rag_plugin.answering.support import support_of
+from rag_plugin.answering.tool import AnsweringTool
 from rag_plugin.errors import DeadlineExceededError, InvalidInputError, ModelError
 from rag_plugin.postprocessor import CrossEncoderRerank
 from rag_plugin.retriever import HybridRetriever
@@ -129,6 +130,18 @@ class GroundedQueryEngine(BaseQueryEngine):
     async def aquery(self, str_or_query_bundle: QueryType) -> GroundedResponse:
         """:meth:`query` without blocking the event loop."""
         return cast("GroundedResponse", await super().aquery(str_or_query_bundle))
+
+    def as_tool(self, name: str = "answer_from_documents", description: str | None = None) -> AnsweringTool:
+        """This engine as a tool for LlamaIndex agents: answers with the sentences they rest on.
+
+        Args:
+            name: What the agent calls it by.
+            description: Tells the agent what is in the collection and when to ask.
+
+        Raises:
+            InvalidInputError: A name that agents do not accept.
+        """
+        return AnsweringTool(self, name=name, description=description)
 
     def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """The hits an answer would rest on, best first."""
