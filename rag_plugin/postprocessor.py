@@ -119,8 +119,8 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             cache_size: Scores to remember in that memory (400 bytes each), 0 for none.
             revision: Branch, tag or commit of a hub id.
             onnx_file: The graph inside the folder, where it isn't ``model.onnx`` or ``onnx/model.onnx``.
-            backend: ``"onnx"`` (ONNX Runtime), ``"openvino"``, ``"openvino-int8"`` (made by ``rag-plugin
-                quantize``), ``"torch"`` (a GPU when there is one), or ``"auto"``: the fastest of the first two that
+            backend: ``"onnx"`` (ONNX Runtime), ``"openvino"``, ``"onnx-int8"`` and ``"openvino-int8"``
+                (made by ``rag-plugin quantize``), ``"torch"`` (a GPU when there is one), or ``"auto"``: the fastest of the first two that
                 is installed.
             **kwargs: LlamaIndex's own: ``callback_manager``.
 

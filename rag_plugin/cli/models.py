@@ -28,6 +28,10 @@ def export_model(model: Model, cross_encoder: IsCrossEncoder = False, json: AsJs
 def quantize_model(
     model: Model,
     cross_encoder: IsCrossEncoder = False,
+    backend: Annotated[
+        str,
+        typer.Option("--backend", help="Who will read it: openvino-int8 or, without OpenVINO, onnx-int8."),
+    ] = "openvino-int8",
     texts: Annotated[
         Path | None,
         typer.Option(
@@ -36,13 +40,21 @@ def quantize_model(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Make an int8 version of a model, for backend="openvino-int8". Takes minutes."""
+    """Make an int8 version of a model, once. Takes a minute."""
     from rag_plugin.cli.output import messages
     from rag_plugin.errors import InvalidInputError
-    from rag_plugin.models.export import quantise
+    from rag_plugin.models.derived import QUANTISED
+    from rag_plugin.models.export import quantise, quantise_dynamically
     from rag_plugin.models.files import locate
 
     files = locate(model, kind="cross-encoder" if cross_encoder else "embedding")
+    if backend not in QUANTISED:
+        raise InvalidInputError(f"--backend must be one of {', '.join(QUANTISED)}, found {backend!r}.")
+    if backend == "onnx-int8":
+        with messages().status(f"quantising {files.name}"):
+            made = quantise_dynamically(files)
+        _print_path(made, json=json)
+        return
     if texts is None:
         passages = _pythons_documentation()
     else:

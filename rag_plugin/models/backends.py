@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rag_plugin.models.files import ModelFiles
     from rag_plugin.models.session import Session
 
-Backend: TypeAlias = Literal["auto", "onnx", "openvino", "openvino-int8", "torch"]
+Backend: TypeAlias = Literal["auto", "onnx", "onnx-int8", "openvino", "openvino-int8", "torch"]
 """``auto`` is the fastest that is installed and says what the model's own file says.
 
-``onnx`` is ONNX Runtime. ``openvino`` runs the same file in float, ``openvino-int8`` the one that ``rag-plugin
-quantize`` made. ``torch`` runs the model's torch weights, on a GPU when there is one."""
+``onnx`` is ONNX Runtime, ``openvino`` runs the same file in float; ``onnx-int8`` and ``openvino-int8`` run the int8
+version that ``rag-plugin quantize`` made. ``torch`` runs the model's torch weights, on a GPU when there is one."""
 
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
@@ -47,7 +47,7 @@ class Choice:
             MissingExtraError: The runtime is not installed.
             ModelError: The files are damaged.
         """
-        if self.backend == "onnx":
+        if self.backend in ("onnx", "onnx-int8"):
             return OnnxSession(self.path)
         if self.backend == "torch":
             from rag_plugin.models.torch_session import TorchSession
@@ -81,7 +81,9 @@ def choose(files: ModelFiles, backend: Backend) -> Choice:
     if backend == "torch":
         return Choice("torch", _torch_folder(files))
     if backend == "openvino-int8":
-        return Choice("openvino-int8", _quantised(files), "int8 by nncf")
+        return Choice(backend, _quantised(files, backend), "int8 by nncf")
+    if backend == "onnx-int8":
+        return Choice(backend, _quantised(files, backend), "dynamic int8")
     if backend == "auto" and _graph(files) is None:
         return Choice("torch", _torch_folder(files))
     graph = _required_graph(files)
@@ -108,12 +110,12 @@ def _required_graph(files: ModelFiles) -> Path:
     return graph
 
 
-def _quantised(files: ModelFiles) -> Path:
-    found = derived_file(files, QUANTISED)
+def _quantised(files: ModelFiles, backend: Literal["onnx-int8", "openvino-int8"]) -> Path:
+    found = derived_file(files, QUANTISED[backend])
     if found is None:
         raise ModelNotFoundError(
-            f"There is no int8 version of {files.name!r} for OpenVINO yet. Make one, once: "
-            f"rag-plugin quantize {files.asked}{_kind_option(files)}"
+            f"There is no int8 version of {files.name!r} for the back end {backend!r} yet. Make one, once: "
+            f"rag-plugin quantize {files.asked} --backend {backend}{_kind_option(files)}"
         )
     return found
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from rag_plugin.models.files import ModelFiles
 
 EXPORTED: Final = "model.onnx"
-QUANTISED: Final = "openvino-int8.xml"
+QUANTISED: Final = {"openvino-int8": "openvino-int8.xml", "onnx-int8": "onnx-int8.onnx"}
+"""The int8 version of each back end that reads one."""
 
 
 def derived_folder(files: ModelFiles) -> Path:

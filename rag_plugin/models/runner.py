@@ -13,7 +13,7 @@ from rag_plugin.errors import ModelError
 from rag_plugin.models.backends import Backend, Choice, choose
 from rag_plugin.models.session import TEXT_INPUTS
 from rag_plugin.models.tokens import TextTokenizer, TokenSequence
-from rag_plugin.models.workers import run_all
+from rag_plugin.models.workers import run_all, thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,7 +111,7 @@ class ModelRunner:
             # Long ones first: the threads that finish early wait for a short run.
             places = sorted(range(start, min(start + reach, len(lengths))), key=lambda place: -lengths[place])
             batches += self._grouped(places, lengths)
-        return batches
+        return _shared_out(batches, thread_count())
 
     def _grouped(self, places: list[int], lengths: Sequence[int]) -> list[list[int]]:
         groups: list[list[int]] = []
@@ -135,6 +135,17 @@ class ModelRunner:
         return reduce(self._session.run(output, {name: given[name] for name in self._session.inputs}), mask)
 
 
+def _shared_out(batches: list[list[int]], threads: int) -> list[list[int]]:
+    """The last of the batches cut in two until there are as many for each thread, so that none waits idly."""
+    whole = len(batches) // threads * threads
+    last = batches[whole:]
+    while last and len(last) < threads and max(map(len, last)) > 1:
+        largest = max(range(len(last)), key=lambda number: len(last[number]))
+        batch = last[largest]
+        last[largest : largest + 1] = [batch[: -(-len(batch) // 2)], batch[-(-len(batch) // 2) :]]
+    return batches[:whole] + last
+
+
 class _Registry:
     """The models that this process has loaded."""
 
@@ -143,13 +154,16 @@ class _Registry:
         self._runners: dict[tuple[object, ...], ModelRunner] = {}
 
     def get(self, files: ModelFiles, backend: Backend) -> ModelRunner:
-        key = files.graph.resolve(), files.tokenizer.resolve(), files.stamp, files.kind, backend
-        runner = self._runners.get(key)
+        asked = files.graph, files.tokenizer, files.stamp, files.kind, backend
+        runner = self._runners.get(asked)
         if runner is None:
             with self._lock:
+                # The same files may have been asked for by another path.
+                key = files.graph.resolve(), files.tokenizer.resolve(), *asked[2:]
                 runner = self._runners.get(key)
                 if runner is None:
                     runner = self._runners[key] = self._load(files, choose(files, backend))
+                self._runners[asked] = runner
         return runner
 
     def _load(self, files: ModelFiles, choice: Choice) -> ModelRunner:

@@ -33,7 +33,7 @@ _BESIDE_TOP = 2
 
 
 _MOST_AT_ONCE = 32
-"""Passages that are tokenised together: a deadline is not spent on tokenising what will never be run."""
+"""Passages that are tokenised together where there is a deadline, which must not go by over what is never run."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,14 @@ class SecondLook:
         found: dict[int, PassageScore] = {}
         step = _PER_THREAD * thread_count()
         first = -(-(self.top_n + _BESIDE_TOP) // step) * step
+        most = _MOST_AT_ONCE if deadline is not None else max(len(places), 1)
+        if self.risk is None:  # nobody looks in between
+            step = first = most
         while len(found) < len(places):
             if found and self._is_settled(found, places, retrieval, weight):
                 break
             start = len(found)
-            size = step if start >= first else min(first - start, _MOST_AT_ONCE)
+            size = min(most, step if start >= first else first - start)
             end = min(len(places), start + size)
             for place, score in zip(places[start:end], reading.scores(start, end, deadline), strict=True):
                 if score is None:

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.embedding_speed --json results.json
 
-Printed: passages a second, the ratio to the peer, the lowest cosine to its vectors, and the median time of one query.
-Back ends whose files are not made yet (`rag-plugin export all-MiniLM-L6-v2`, `rag-plugin quantize all-MiniLM-L6-v2`)
-are made first.
+Printed: passages a second, the ratio to the peer, the lowest cosine to its vectors, and the median time of one query;
+with `--quality scifact` also nDCG@10 of each back end's vectors on that whole collection, searched exactly (the vectors
+are kept for the next time). Back ends whose files are not made yet (`rag-plugin export all-MiniLM-L6-v2`, `rag-plugin
+quantize all-MiniLM-L6-v2`) are made first.
 """
 
 from __future__ import annotations
@@ -22,15 +23,24 @@ import numpy as np
 from rag_plugin import OnnxEmbedding
 from rag_plugin.cli.models import _pythons_documentation
 from rag_plugin.errors import RagPluginError
-from rag_plugin.models.export import export, quantise
+from rag_plugin.evaluation.measures import mean, measure_run
+from rag_plugin.models.export import export, quantise, quantise_dynamically
 from rag_plugin.models.files import locate
-from tests.benchmarks.data import DataMissingError, data_folder, data_is_required, load_collection
+from tests.benchmarks.data import (
+    DataMissingError,
+    cached_vectors,
+    data_folder,
+    data_is_required,
+    load_collection,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rag_plugin.evaluation import Collection
+
 MODEL = "all-MiniLM-L6-v2"
-BACKENDS = ("onnx", "openvino", "openvino-int8")
+BACKENDS = ("onnx", "onnx-int8", "openvino", "openvino-int8")
 
 
 def measure(passages: list[str], queries: list[str], rounds: int, backends: Sequence[str]) -> dict[str, Any]:
@@ -40,6 +50,8 @@ def measure(passages: list[str], queries: list[str], rounds: int, backends: Sequ
     export(files)
     if "openvino-int8" in backends:
         quantise(files, _pythons_documentation())
+    if "onnx-int8" in backends:
+        quantise_dynamically(files)
     models: dict[str, Any] = {"stock torch": HuggingFaceEmbedding(str(files.folder), device="cpu")}
     models |= {name: OnnxEmbedding(MODEL, backend=name) for name in backends}
     bulk: dict[str, list[float]] = {name: [] for name in models}
@@ -71,6 +83,29 @@ def measure(passages: list[str], queries: list[str], rounds: int, backends: Sequ
     }
 
 
+def quality(collection: Collection, backends: Sequence[str]) -> dict[str, float]:
+    """nDCG@10 of exact search with each back end's vectors; the first is the yardstick."""
+    passages, queries = collection.to_nodes(), list(collection.queries.values())
+    found = {}
+    for backend in backends:
+        model = OnnxEmbedding(MODEL, backend=backend)
+        stored = cached_vectors(
+            f"{model.fingerprint}|passage", [node.text for node in passages], model.get_text_embedding_batch
+        )
+        asked = cached_vectors(
+            f"{model.fingerprint}|query",
+            queries,
+            lambda missing, model=model: [model.get_query_embedding(text) for text in missing],
+        )
+        run = {}
+        for query_id, similarities in zip(collection.queries, asked @ stored.T, strict=True):
+            best = np.argsort(-similarities, kind="stable")[:10]
+            run[query_id] = {passages[place].node_id: float(similarities[place]) for place in best}
+        (values,) = measure_run(run, collection.qrels, ["nDCG@10"]).values()
+        found[backend] = mean(values)
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.embedding_speed", description=__doc__.split("\n")[0]
@@ -80,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backend", action="append", help=f"more than once; default: {', '.join(BACKENDS)}")
+    parser.add_argument("--quality", help="a collection to compare rankings on")
     parser.add_argument(
         "--data", help="folder of the collections (default: RAG_PLUGIN_DATA or ../shared/data)"
     )
@@ -92,7 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if data_is_required() or options.data else 0
     passages = [node.text for node in collection.to_nodes()][: options.passages]
     queries = list(collection.queries.values())[: options.queries]
-    report = measure(passages, queries, options.rounds, options.backend or BACKENDS)
+    backends = options.backend or BACKENDS
+    report = measure(passages, queries, options.rounds, backends)
+    if options.quality:
+        judged = load_collection(options.quality, data_folder(options.data))
+        for name, value in quality(judged, backends).items():
+            report[name][f"{options.quality}_nDCG@10"] = value
     for name, found in report.items():
         print(f"{name:<16}" + "  ".join(f"{key} {value:.4f}" for key, value in found.items()))
     if options.json:

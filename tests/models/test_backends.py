@@ -13,7 +13,7 @@ import pytest
 from rag_plugin import CrossEncoderRerank, OnnxEmbedding
 from rag_plugin.errors import InvalidInputError, ModelNotFoundError
 from rag_plugin.models import backends
-from rag_plugin.models.backends import choose
+from rag_plugin.models.backends import choose, parse_backend
 from rag_plugin.models.files import ModelFiles, locate
 from rag_plugin.models.runner import runner_for
 from rag_plugin.models.session import Batching
@@ -151,10 +151,10 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(
     monkeypatch.setenv("RAG_PLUGIN_MODELS", str(tmp_path))
     with pytest.raises(ModelNotFoundError, match=r"rag-plugin export .*tiny"):
         choose(locate(tiny, kind="embedding"), "onnx")
-    with pytest.raises(
-        ModelNotFoundError, match="rag-plugin quantize ms-marco-MiniLM-L-12-v2 --cross-encoder"
-    ):
-        choose(reranker_files, "openvino-int8")
+    for backend in ("openvino-int8", "onnx-int8"):
+        cure = f"rag-plugin quantize ms-marco-MiniLM-L-12-v2 --backend {backend} --cross-encoder"
+        with pytest.raises(ModelNotFoundError, match=cure):
+            choose(reranker_files, parse_backend(backend))
     with pytest.raises(ModelNotFoundError, match=r"model\.safetensors"):
         choose(reranker_files, "torch")
 

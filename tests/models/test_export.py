@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from rag_plugin import OnnxEmbedding
 from rag_plugin.cli.app import app
 from rag_plugin.cli.models import _pythons_documentation
-from rag_plugin.errors import InvalidInputError
+from rag_plugin.errors import InvalidInputError, ModelNotFoundError
 from rag_plugin.models.derived import QUANTISED, derived_folder
-from rag_plugin.models.export import export, quantise
+from rag_plugin.models.export import export, quantise, quantise_dynamically
 from rag_plugin.models.files import locate
 
 if TYPE_CHECKING:
@@ -73,6 +73,26 @@ def test_other_weights_never_meet_what_was_made_from_the_former_ones(tiny: Path)
     assert derived_folder(locate(tiny, kind="embedding")) != before
 
 
+def test_a_dynamic_int8_graph_for_onnx_runtime_needs_no_texts(tiny: Path) -> None:
+    expected = vectors(tiny, "torch")
+    with pytest.raises(ModelNotFoundError, match="--backend onnx-int8"):
+        vectors(tiny, "onnx-int8")
+    result = CliRunner().invoke(app, ["quantize", str(tiny), "--backend", "onnx-int8"])
+    assert result.exit_code == 0, result.output
+    found = vectors(tiny, "onnx-int8")
+    assert not np.array_equal(found, expected)
+    assert np.sum(found * expected, axis=1).min() > 0.98
+    prints = {OnnxEmbedding(tiny, pooling="mean", backend=name).fingerprint for name in ("onnx", "onnx-int8")}
+    assert len(prints) == 2
+
+
+def test_an_int8_file_is_not_quantised_again_and_a_strange_back_end_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="int8 file already"):
+        quantise_dynamically(locate("bge-small-en-v1.5", kind="embedding"))
+    result = CliRunner().invoke(app, ["quantize", "bge-small-en-v1.5", "--backend", "tpu"])
+    assert "--backend must be one of openvino-int8, onnx-int8, found 'tpu'" in str(result.exception)
+
+
 def test_quantising_needs_texts(tiny: Path) -> None:
     with pytest.raises(InvalidInputError, match="32 texts or more, found 1"):
         quantise(locate(tiny, kind="embedding"), ["one", " "])
@@ -89,7 +109,7 @@ def test_an_int8_graph_is_close_to_the_float_one_and_goes_by_its_own_fingerprint
     pytest.importorskip("nncf")
     expected = vectors(tiny, "torch")
     made = quantise(locate(tiny, kind="embedding"), _pythons_documentation()[:40])
-    assert made.name == QUANTISED
+    assert made.name == QUANTISED["openvino-int8"]
     found = vectors(tiny, "openvino-int8")
     assert np.sum(found * expected, axis=1).min() > 0.98
     assert not np.array_equal(found, expected)

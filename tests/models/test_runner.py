@@ -18,7 +18,7 @@ import pytest
 from rag_plugin.errors import ModelError
 from rag_plugin.models.backends import choose
 from rag_plugin.models.files import ModelFiles, locate
-from rag_plugin.models.runner import ModelRunner, runner_for
+from rag_plugin.models.runner import ModelRunner, _shared_out, runner_for
 from rag_plugin.models.session import Batching
 from rag_plugin.models.workers import thread_count
 
@@ -141,3 +141,24 @@ def test_stop_set_by_another_thread_ends_a_run(files: ModelFiles) -> None:
     with pytest.raises(CancelledError):
         runner.run(sequences, "last_hidden_state", first_token, stop=stop)
     timer.join()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "threads", "expected"),
+    [
+        ([4, 4, 4, 2], 2, [4, 4, 4, 2]),
+        ([4, 4, 2], 2, [4, 4, 1, 1]),
+        ([4], 2, [2, 2]),
+        ([3], 4, [1, 1, 1]),
+        ([1], 2, [1]),
+        ([], 2, []),
+    ],
+)
+def test_the_last_batches_are_cut_so_that_no_thread_idles(
+    sizes: list[int], threads: int, expected: list[int]
+) -> None:
+    places = iter(range(sum(sizes)))
+    batches = [[next(places) for _ in range(size)] for size in sizes]
+    shared = _shared_out(batches, threads)
+    assert [len(batch) for batch in shared] == expected
+    assert [place for batch in shared for place in batch] == list(range(sum(sizes)))
