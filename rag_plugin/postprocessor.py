@@ -120,8 +120,8 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             revision: Branch, tag or commit of a hub id.
             onnx_file: The graph inside the folder, where it isn't ``model.onnx`` or ``onnx/model.onnx``.
             backend: ``"onnx"`` (ONNX Runtime), ``"openvino"``, ``"onnx-int8"`` and ``"openvino-int8"``
-                (made by ``rag-plugin quantize``), ``"torch"`` (a GPU when there is one), or ``"auto"``: the fastest of the first two that
-                is installed.
+                (made by ``rag-plugin quantize``), ``"torch"`` (a GPU when there is one), or ``"auto"``: the fastest
+                that is installed and reads the model's own file.
             **kwargs: LlamaIndex's own: ``callback_manager``.
 
         Raises:

@@ -86,7 +86,8 @@ class OnnxEmbedding(BaseEmbedding):
             revision: Branch, tag or commit of a hub id.
             onnx_file: The graph inside the folder, where it isn't ``model.onnx`` or ``onnx/model.onnx``.
             backend: ``"onnx"`` (ONNX Runtime), ``"openvino"``, ``"onnx-int8"`` and ``"openvino-int8"``
-                (made by ``rag-plugin quantize``), ``"torch"``, or ``"auto"``: OpenVINO for float files where it is installed.
+                (made by ``rag-plugin quantize``), ``"torch"``, or ``"auto"``: OpenVINO for float files where it is
+                installed.
             truncate_dim: Keep the first so many numbers of each vector and bring it back to length one: for models
                 trained to be cut (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147), others lose by it.
             embed_batch_size: Texts that LlamaIndex hands over at once (1 to 2048): large, because texts are

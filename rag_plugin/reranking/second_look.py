@@ -147,7 +147,7 @@ class SecondLook:
         """
         found: dict[int, PassageScore] = {}
         step = _PER_THREAD * thread_count()
-        first = -(-(self.top_n + _BESIDE_TOP) // step) * step
+        first = self.top_n + _BESIDE_TOP
         most = _MOST_AT_ONCE if deadline is not None else max(len(places), 1)
         if self.risk is None:  # nobody looks in between
             step = first = most
