@@ -109,8 +109,10 @@ def _print_list(console: Console, found: Answer) -> None:
 def _source(hit: NodeWithScore, between: str) -> Text:
     """The hit's title, and the document it is from where that is called something else."""
     title, document = plain(title_of(hit.node)), plain(hit.node.ref_doc_id or "")
-    beside = [] if document in ("", title) else [between, (document, "dim")]
-    return Text.assemble((title, "bold cyan"), *beside)
+    shown = Text(title, style="bold cyan")
+    if document in ("", title):
+        return shown
+    return Text.assemble(shown, between, (document, "dim"))
 
 
 def _places(found: Answer, rank: int, hit: NodeWithScore) -> dict[str, str]:

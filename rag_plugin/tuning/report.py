@@ -149,7 +149,7 @@ class Outcome(Generic[S]):
 
     def __str__(self) -> str:
         """As text."""
-        lines = [f"{name:<12}  {value}" for name, value in self._rows()]
+        lines: list[str] = [f"{name:<12}  {value}" for name, value in self._rows()]
         return "\n".join([f"{self.measure}: {self.verdict}", *lines])
 
     def _repr_html_(self) -> html.Markup:
