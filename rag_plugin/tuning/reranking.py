@@ -6,6 +6,7 @@ Each passage is read once. How much say the cross-encoder has and how far down i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
@@ -69,8 +70,11 @@ class ReadList:
         logits[places] = rerank.logits(query, texts)
         return cls(tuple(hit.score for hit in hits), logits, tuple(map(document_id, hits)), are_of_auto(hits))
 
-    def order(self, setting: RerankSetting) -> IntArray:
-        """`(n,)` places in the list, in the order that reranking every hit of the setting's depth gives."""
+    def ranked(self, setting: RerankSetting) -> list[str]:
+        """Documents, each at its best hit's rank, after reranking every hit of the setting's depth."""
+        return list(dict.fromkeys(self.documents[place] for place in self._order(setting).tolist()))
+
+    def _order(self, setting: RerankSetting) -> IntArray:
         head = self.scores[: setting.depth]
         weight = auto_weight(head, absolute=self.absolute, strength=setting.strength)
         if weight == 0.0:
@@ -78,11 +82,11 @@ class ReadList:
         final = blended(self.logits[: len(head)], retrieval_part(head), weight, reached=len(head))
         return np.append(np.argsort(-final, kind="stable"), np.arange(len(head), len(self.scores)))
 
-    def worth(self, setting: RerankSetting, judged: Mapping[str, int], measure: Measure) -> float:
-        """The measure of the reranked list, each document at its best hit's rank."""
-        documents = dict.fromkeys(self.documents[place] for place in self.order(setting).tolist())
-        gains = np.array([max(judged.get(document, 0), 0) for document in documents], np.int64)
-        return measure.value(gains, np.array(list(judged.values()), np.int64))
+
+def worth(ranked: Sequence[str], judged: Mapping[str, int], measure: Measure) -> float:
+    """The measure of documents, best first, each once."""
+    gains = np.array([max(judged.get(document, 0), 0) for document in ranked], np.int64)
+    return measure.value(gains, np.array(list(judged.values()), np.int64))
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,11 @@ class ReadLists:
 
     settings: tuple[RerankSetting, ...]
     lists: tuple[ReadList, ...]
+
+    @cached_property
+    def rankings(self) -> list[list[list[str]]]:
+        """What every setting makes of every list; labels play no part in it."""
+        return [[each.ranked(setting) for each in self.lists] for setting in self.settings]
 
     @property
     def read(self) -> int:
@@ -183,8 +192,8 @@ def choose_reranking(
     """
     values = np.array(
         [
-            [each.worth(setting, own, measure) for each, own in zip(read.lists, judged, strict=True)]
-            for setting in read.settings
+            [worth(ranked, own, measure) for ranked, own in zip(by_query, judged, strict=True)]
+            for by_query in read.rankings
         ]
     )
     without = values[1 + [setting.strength for setting in read.settings[1:]].index(0.0)]

@@ -33,7 +33,7 @@ from rag_plugin.evaluation.significance import PairedTest, paired_t_test
 from rag_plugin.models.backends import BACKENDS
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.store.tuned import RerankSetting
-from rag_plugin.tuning.reranking import STRENGTHS, ReadList, draw
+from rag_plugin.tuning.reranking import STRENGTHS, ReadList, draw, worth
 from tests.benchmarks.data import (
     DataMissingError,
     cache_folder,
@@ -73,12 +73,11 @@ class Judged:
     def worth(self, strength: float) -> float:
         """nDCG@10 with this many times the say of auto."""
         setting = RerankSetting(strength, len(self.full.scores), "")
-        return self.full.worth(setting, self.relevance, MEASURE)
+        return self.value(self.full.ranked(setting))
 
     def value(self, documents: Sequence[str]) -> float:
         """nDCG@10 of documents, best first."""
-        gains = [max(self.relevance.get(document, 0), 0) for document in documents]
-        return MEASURE.value(np.array(gains, np.int64), np.array(list(self.relevance.values()), np.int64))
+        return worth(documents, self.relevance, MEASURE)
 
     @property
     def ceiling(self) -> float:

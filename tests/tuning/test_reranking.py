@@ -25,7 +25,7 @@ from rag_plugin.store.tuned import (
     reranking_to_remember,
 )
 from rag_plugin.tuning import tune
-from rag_plugin.tuning.reranking import draw, read_lists
+from rag_plugin.tuning.reranking import choose_reranking, draw, read_lists, worth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,14 +106,14 @@ def test_a_setting_is_worth_what_the_pipeline_is_worth_that_finds_it_in_the_stor
     retriever = HybridRetriever(blurred.store(), embed_model=blurred.embed_model, similarity_top_k=100)
     reranker = scripted(chance, top_n=100, risk=None)
     read = read_lists(retriever, reranker, blurred.queries, show_progress=False)
-    worth = [
-        each.worth(setting, judged, MEASURE)
+    found = [
+        worth(each.ranked(setting), judged, MEASURE)
         for each, judged in zip(read.lists, blurred.qrels.values(), strict=True)
     ]
     remember(retriever, setting)
     expected = values(blurred, retriever, reranker)
     assert min(expected) < 0.5 < max(expected)
-    np.testing.assert_allclose(worth, expected, atol=1e-12)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_a_model_that_knows_the_labels_gets_more_say_in_every_later_session(
@@ -159,21 +159,30 @@ def test_a_model_that_is_wrong_is_not_asked_any_more(blurred: Labelled) -> None:
     assert misled.rerank(query, retriever.retrieve(query), adaptive=True).read == 0
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_labels_of_other_queries_change_nothing(blurred: Labelled, seed: int) -> None:
+def test_labels_of_other_queries_change_nothing_in_twenty_of_twenty(blurred: Labelled) -> None:
+    for model in (knows_labels(blurred), chance):
+        retriever = retriever_of(blurred, blurred.store())
+        read = read_lists(retriever, scripted(model), blurred.queries, show_progress=False)
+        for seed in range(20):
+            judged = list(blurred.qrels.values())
+            random.Random(seed).shuffle(judged)
+            report = choose_reranking(read, judged, MEASURE, seed=seed)
+            assert report.verdict.startswith("no change")
+
+
+def test_noise_is_not_saved(blurred: Labelled) -> None:
     judged = list(blurred.qrels.values())
-    random.Random(seed).shuffle(judged)
+    random.Random(0).shuffle(judged)
     store = blurred.store()
     report = tune(
         retriever_of(blurred, store),
         blurred.queries,
         dict(zip(blurred.qrels, judged, strict=True)),
-        seed=seed,
         rerank=scripted(knows_labels(blurred)),
         show_progress=False,
     )
     assert report.rerank is not None
-    assert report.rerank.verdict.startswith("no change")
+    assert not report.rerank.changed
     assert RERANKING not in store.client.settings()
 
 
