@@ -134,8 +134,10 @@ class Collection:
 
     # --- settings ---------------------------------------------------------------------------------------
 
-    async def settings(self) -> CollectionSettings | None:
-        """What the collection was built with; None before there is one. Read again with the statistics."""
+    async def settings(self, *, afresh: bool = False) -> CollectionSettings | None:
+        """What the collection was built with; None before there is one. Read again with the statistics, or now."""
+        if afresh:
+            self._settings = None
         if self._settings is None and await self.call("collection_exists"):
             info = await self.call("get_collection")
             self._settings = CollectionSettings.in_collection(self.name, info, self.analyzer, self.bm25)

@@ -26,22 +26,21 @@ async def compact(collection: Collection) -> None:
     to that writer.
     """
     async with collection.writing:
-        settings = await collection.settings()
-        if settings is None:
+        if await collection.settings() is None:
             return
-        if settings.ours:
-            await _renew_sparse_vectors(collection, settings)
+        collection.changed()
+        statistics = await collection.statistics()
+        settings = await collection.settings(afresh=True)
+        if settings is not None and settings.ours and statistics.count:
+            average = statistics.total_length / statistics.count
+            await _renew_sparse_vectors(collection, settings, average)
         # Qdrant removes what was deleted by itself; an empty change of its configuration has it look now.
         await collection.call("update_collection", optimizers_config=models.OptimizersConfigDiff())
 
 
-async def _renew_sparse_vectors(collection: Collection, settings: CollectionSettings) -> None:
-    collection.changed()
-    statistics = await collection.statistics()
-    if not statistics.count:
-        return
+async def _renew_sparse_vectors(collection: Collection, settings: CollectionSettings, average: float) -> None:
     stale = settings.averages
-    average = await collection.with_average(statistics.total_length / statistics.count, drift=0.0)
+    average = await collection.with_average(average, drift=0.0)
     if stale == (average,):
         return
     async for page in collection.pages(with_payload=True):
@@ -52,7 +51,7 @@ async def _renew_sparse_vectors(collection: Collection, settings: CollectionSett
         ]
         if made_before:
             await _renew(collection, settings, made_before, average)
-    now = await collection.settings()
+    now = await collection.settings(afresh=True)
     if now is not None:  # with what other writers have begun to use since
         begun = tuple(one for one in now.averages if one not in stale and one != average)
         await collection.remember(replace(now, averages=(*begun, average)))

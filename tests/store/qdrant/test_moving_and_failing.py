@@ -333,6 +333,33 @@ def test_compacting_changes_no_ranking_and_spares_reading(share):
         assert store.upsert(local.get_nodes()).unchanged
 
 
+def test_readers_know_the_average_that_a_compaction_is_about_to_use(client):
+    seen = []
+
+    class Watched(Flaky):
+        def __getattr__(self, name):
+            call = super().__getattr__(name)
+
+            async def watched(**arguments):
+                if name == "update_vectors":
+                    seen.append(other.stats()["uploaded_with_average_length"])
+                return await call(**arguments)
+
+            return watched
+
+    with (
+        QdrantHybridStore("c", client=Watched(client, seed=1, share=0.0)) as store,
+        QdrantHybridStore("c", client=client, statistics_age_s=0.0) as other,
+    ):
+        grown(store)
+        store.add(nodes(3))  # too few for an average of their own
+        before = store.stats()["uploaded_with_average_length"]
+        store.compact()
+        (average,) = store.stats()["uploaded_with_average_length"]
+        assert seen
+        assert set(seen) == {(*before, average)}
+
+
 def test_compacting_an_empty_store_is_no_error(store):
     store.compact()
     store.add(nodes(3))
