@@ -149,16 +149,16 @@ def test_a_second_run_embeds_nothing_and_writes_nothing(store):
     assert store.stats()["change"] == change
 
 
-def test_only_the_changed_chunks_of_a_changed_document_are_embedded(store):
-    paragraphs = [f"Paragraph number {i} says this.\n\n" for i in range(10)]
-    documents = [document(name, "".join(paragraphs)) for name in "abc"]
+def test_only_the_changed_chunks_of_one_changed_document_of_a_thousand_are_embedded(store):
+    paragraphs = [f"Paragraph number {i} says this.\n\n" for i in range(4)]
+    documents = [document(f"d{number}", "".join(paragraphs)) for number in range(1_000)]
     run(documents, store)
-    paragraphs[4] = "Another paragraph came here.\n\n"
-    documents[1] = document("b", "".join(paragraphs))
+    paragraphs[2] = "Another paragraph came here.\n\n"
+    documents[417] = document("d417", "".join(paragraphs))
     embedding = HashEmbedding()
     report = run(documents, store, embedding)
     assert embedding.embedded == ["Another paragraph came here.\n\n"]
-    assert (report.updated, report.skipped, report.embedded) == (1, 2, 1)
+    assert (report.updated, report.skipped, report.embedded) == (1, 999, 1)
     assert_same(store, documents)
 
 
