@@ -71,14 +71,15 @@ def brought_up(dense: DenseIndex, kind: str) -> VectorCodes | None:
 def recall_through(codes: VectorCodes, dense: DenseIndex) -> float:
     """Share of the 10 nearest of some stored vectors that ``dense`` finds through ``codes``."""
     chosen = np.unique(np.linspace(0, dense.size - 1, _PROBES).astype(np.int64))
-    probes = list(dense.matrix(chosen))
-    exact = dense.search_many(probes, 10, None, SearchEffort(exact=True))
-    found = dense.with_codes(codes).search_many(probes, 10)
-    # By similarity, not by position: of equal vectors any will do.
-    held = [
-        np.count_nonzero(near >= best[-1]) / len(best)
-        for (_, best), (_, near) in zip(exact, found, strict=True)
-    ]
+    through = dense.with_codes(codes)
+    held = []
+    for probe in dense.matrix(
+        chosen
+    ):  # one by one: the scores of all would take as much memory as many vectors
+        _, best = dense.search(probe, 10, None, SearchEffort(exact=True))
+        _, near = through.search(probe, 10)
+        # By similarity, not by position: of equal vectors any will do.
+        held.append(np.count_nonzero(near >= best[-1]) / len(best))
     return float(np.mean(held))
 
 

@@ -48,6 +48,8 @@ _ROWS, _ALIVE, _IDS, _VECTORS, _SPARSE, _MANIFEST = (
 )
 # Blocks are hashed side by side (hashlib releases the GIL), so checking 1 GB keeps every core busy.
 _BLOCK_BYTES = 16 << 20
+# Read at a time: whole blocks would be held, one for each core.
+_READ_BYTES = 1 << 20
 
 
 class SnapshotReplacedError(StoreCorruptedError):
@@ -241,9 +243,12 @@ def _file_checksums(path: Path) -> list[str]:
     size = path.stat().st_size
 
     def checksum(offset: int) -> str:
+        checksum = hashlib.sha256()
         with path.open("rb") as file:
             file.seek(offset)
-            return hashlib.sha256(file.read(_BLOCK_BYTES)).hexdigest()
+            for _ in range(_BLOCK_BYTES // _READ_BYTES):
+                checksum.update(file.read(_READ_BYTES))
+        return checksum.hexdigest()
 
     offsets = range(0, max(size, 1), _BLOCK_BYTES)
     if len(offsets) == 1:
