@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
@@ -33,8 +34,6 @@ from rag_plugin.transforms.spelling import Speller, corrected_text
 from rag_plugin.transforms.variants import DENSE_LEG, ExpandedQuery, Leg, Variant, VariantKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from llama_index.core.prompts import PromptTemplate
     from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
     from llama_index.core.schema import QueryType
@@ -220,6 +219,11 @@ class TransformChain(BaseQueryTransform):
 
     def __init__(self, transforms: Sequence[BaseQueryTransform]) -> None:
         super().__init__()
+        if not isinstance(transforms, Sequence):
+            raise InvalidInputError(
+                f"transforms must be a list of query transforms; found a {type(transforms).__name__}. "
+                "Put it in brackets."
+            )
         self._transforms = tuple(transforms)
         strangers = [type(t).__name__ for t in self._transforms if not isinstance(t, BaseQueryTransform)]
         if strangers or not self._transforms:

@@ -48,7 +48,8 @@ class LLMUsage:
     def __str__(self) -> str:
         about = "about " if self.estimated else ""
         cost = "" if self.cost_usd is None else f", ${self.cost_usd:.6f}"
-        return f"{self.calls} calls, {about}{self.prompt_tokens} + {self.completion_tokens} tokens{cost}"
+        calls = "1 call" if self.calls == 1 else f"{self.calls} calls"
+        return f"{calls}, {about}{self.prompt_tokens} + {self.completion_tokens} tokens{cost}"
 
 
 @dataclass(frozen=True)

@@ -149,9 +149,12 @@ class LLMQueryTransform(BaseQueryTransform):
                 f"llm must be a LlamaIndex LLM or None; found {type(llm).__name__}. "
                 "Wrap other clients in llama_index.core.llms.CustomLLM."
             )
-        if not MIN_ORIGINAL_WEIGHT <= original_weight <= MAX_ORIGINAL_WEIGHT:
+        if not (
+            isinstance(original_weight, int | float)
+            and MIN_ORIGINAL_WEIGHT <= original_weight <= MAX_ORIGINAL_WEIGHT
+        ):
             raise InvalidInputError(
-                f"original_weight must be between {MIN_ORIGINAL_WEIGHT} and {MAX_ORIGINAL_WEIGHT}; "
+                f"original_weight must be a number from {MIN_ORIGINAL_WEIGHT} to {MAX_ORIGINAL_WEIGHT}; "
                 f"found {original_weight!r}."
             )
         super().__init__()
@@ -276,7 +279,9 @@ class LLMQueryTransform(BaseQueryTransform):
 
     def _key(self, question: Question, deadline: Deadline) -> bytes:
         def key() -> bytes:
-            return AnswerCache.key(type(self).__name__, question.model, question.text, self._limits.max_chars)
+            # A prompt need not say how many queries are wanted, and no more than that may come back.
+            asked = (question.model, question.text, self._arguments(), self._limits.max_chars)
+            return AnswerCache.key(type(self).__name__, *asked)
 
         # Formatting a prompt may run code of its author's, which may raise anything.
         return with_retries(key, deadline, max_retries=0)
@@ -310,6 +315,10 @@ class LLMQueryTransform(BaseQueryTransform):
         prompt = prompts.get(self.prompt_name)
         if prompt is None:
             return
+        if not isinstance(prompt, BasePromptTemplate):
+            raise InvalidInputError(
+                f"The prompt {self.prompt_name!r} must be a text or a LlamaIndex prompt template; found {prompt!r}."
+            )
         if "query_str" not in _variables(prompt):
             raise InvalidInputError(
                 f"The prompt {self.prompt_name!r} must contain {{query_str}}, or the LLM never sees "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,7 +127,9 @@ def own_search(
             raise InvalidInputError(f"{name}={value!r}; expected a {kind.__name__} or None.")
     if mode not in (None, "hybrid", "dense", "sparse"):
         raise InvalidInputError(f"mode={mode!r}; expected hybrid, dense, sparse or None.")
-    return Search(store, mode, filters, None if embed_model is None else lambda: embed_model)
+    # No lambda: a transform is pickled with what it was given.
+    given = None if embed_model is None else partial(resolve_embedding, embed_model)
+    return Search(store, mode, filters, given)
 
 
 def store_of(search: Search, name: str) -> HybridStore:

@@ -62,6 +62,8 @@ class QueryListTransform(LLMQueryTransform):
             raise InvalidInputError(
                 f"num_queries must be an int from 1 to {MAX_QUERIES}; found {num_queries!r}."
             )
+        if structured not in (None, True, False):
+            raise InvalidInputError(f"structured={structured!r}; expected True, False or None.")
         super().__init__(llm, **options)
         self._num_queries = num_queries
         self._structured = structured

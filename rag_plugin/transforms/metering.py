@@ -73,13 +73,20 @@ class Meter:
         token = _running.set(calls)
         try:
             answer = ask()
+        except Exception:
+            # An answer that came and could not be read, such as a call of no function we know, was paid for.
+            self._count(calls.tokens, prompt, "")
+            raise
         finally:
             _running.reset(token)
         # A model without LlamaIndex's callbacks, as many a CustomLLM is, reports nothing at all.
-        for call in calls.tokens or [None]:
-            guess = (_tokens(prompt), _tokens(str(answer)))
-            self._add(*(call or guess), estimated=call is None)
+        self._count(calls.tokens or [None], prompt, str(answer))
         return answer
+
+    def _count(self, calls: list[tuple[int, int] | None], prompt: str, answer: str) -> None:
+        guess = (_tokens(prompt), _tokens(answer))
+        for call in calls:
+            self._add(*(call or guess), estimated=call is None)
 
     def _add(self, prompt_tokens: int, completion_tokens: int, *, estimated: bool) -> None:
         cost = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hostile_llm import ScriptedLLM
+from llama_index.core.schema import QueryBundle
 
 from rag_plugin.caches.memory import MemoryCache
 from rag_plugin.caches.redis import RedisCache
@@ -83,6 +84,16 @@ def test_another_question_is_another_answer(different: Any) -> None:
     assert len(llm.asked) + len(asking._llm.asked) * (asking._llm is not llm) == 2
 
 
+def test_no_more_is_taken_from_an_answer_kept_than_was_asked_for() -> None:
+    # A prompt of the user's own need not say how many.
+    cache, llm = MemoryCache(), ScriptedLLM(answer="stents\ncoronary care\nMI therapy")
+    for num_queries in (3, 1, 2):
+        transform = QueryExpansionTransform(
+            llm, cache=cache, prompt="Reword {query_str}", num_queries=num_queries
+        )
+        assert len(transform.run(QUERY).variants) == 1 + num_queries
+
+
 def test_an_answer_that_is_too_old_is_asked_for_again() -> None:
     llm = ScriptedLLM()
     transform = QueryExpansionTransform(llm, cache=MemoryCache(ttl_s=0.05))
@@ -123,4 +134,31 @@ def test_a_cache_that_is_down_costs_nothing_but_the_answer(tmp_path: Path) -> No
         query = transform.run(QUERY)
         assert len(query.variants) == 3
         assert query.degraded is None
+    assert len(llm.asked) == 2
+
+
+async def test_the_same_question_is_asked_once() -> None:
+    llm = ScriptedLLM()
+    transform = QueryExpansionTransform(llm)
+    first = transform.run(QUERY)
+    assert first == transform.run(QueryBundle(QUERY)) == await transform.arun(QUERY)
+    assert len(llm.asked) == 1
+    transform.run("another query")
+    assert len(llm.asked) == 2
+
+
+def test_a_failure_is_not_kept() -> None:
+    answers = ["", "coronary care"]
+    transform = QueryExpansionTransform(ScriptedLLM(answer=lambda prompt: answers.pop(0)))
+    assert transform.run(QUERY).degraded is not None
+    query = transform.run(QUERY)
+    assert query.degraded is None
+    assert [variant.text for variant in query.variants] == [QUERY, "coronary care"]
+
+
+def test_without_a_cache_the_model_is_asked_each_time() -> None:
+    llm = ScriptedLLM()
+    transform = QueryExpansionTransform(llm, cache=False)
+    transform.run(QUERY)
+    transform.run(QUERY)
     assert len(llm.asked) == 2

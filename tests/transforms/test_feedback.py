@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,6 +21,9 @@ from rag_plugin.query_transform import FeedbackTransform, QueryExpansionTransfor
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.hybrid_store import HybridStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 QUERY = "heart attack"
 PASSAGES = [
@@ -232,6 +237,15 @@ async def test_an_embedding_model_that_is_down_costs_the_feedback_alone(
         FeedbackTransform(store_of_passages(), embed_model=BrokenEmbedding(), raise_on_failure=True).run(
             QUERY
         )
+
+
+def test_a_transform_goes_where_its_store_can_go(tmp_path: Path) -> None:
+    with HybridStore(tmp_path / "store") as store:
+        store.add([TextNode(id_=str(i), text=text) for i, text in enumerate(PASSAGES)])
+        transform = FeedbackTransform(store, embed_model=WordEmbedding(), mode="sparse", gate="always")
+        twin = pickle.loads(pickle.dumps(transform))
+        assert twin.run(QUERY) == transform.run(QUERY)
+        twin._own_search.store.close()
 
 
 def test_without_a_store_the_cure_is_named() -> None:

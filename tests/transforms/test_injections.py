@@ -10,7 +10,12 @@ from hostile_llm import ScriptedLLM
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
-from rag_plugin.query_transform import ExpandedQuery, HyDETransform, QueryExpansionTransform
+from rag_plugin.query_transform import (
+    DecompositionTransform,
+    ExpandedQuery,
+    HyDETransform,
+    QueryExpansionTransform,
+)
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.store.hybrid_store import HybridStore
 
@@ -69,7 +74,7 @@ def test_there_are_two_hundred_of_them() -> None:
     assert len(set(ANSWERS)) == 200
 
 
-@pytest.mark.parametrize("make", [QueryExpansionTransform, HyDETransform])
+@pytest.mark.parametrize("make", [QueryExpansionTransform, DecompositionTransform, HyDETransform])
 def test_no_answer_reaches_filters_number_of_results_prompts_or_the_query(
     store: HybridStore, make: Any
 ) -> None:
