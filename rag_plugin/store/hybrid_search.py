@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rag_plugin.fusion import EQUAL_WEIGHTS, auto, fuse
-from rag_plugin.fusion.scale import query_scale
+from rag_plugin.fusion.scale import DenseScale, query_scale
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.dense_index import DenseIndex, distance_from_similarity
 from rag_plugin.store.sparse_evidence import Matches
@@ -66,6 +66,23 @@ class Fused:
     dense: DoubleArray | None = None
     sparse: DoubleArray | None = None
     feedback: DoubleArray | None = None
+
+
+@dataclass(frozen=True)
+class FirstRanking:
+    """The first ranking of ``fusion="auto"``, and what its feedback needs beside it.
+
+    Attributes:
+        scores: Of the candidates.
+        scale: How similarities to the query are spread.
+        vector: ``(d,)``, the query as similarities to it are computed ...
+        metric: ... and how: for cosines a product, as everything has length 1.
+    """
+
+    scores: auto.AutoScores
+    scale: DenseScale
+    vector: FloatArray
+    metric: Metric
 
 
 @dataclass(frozen=True)
@@ -199,42 +216,58 @@ def _auto(
     feedback: bool,
 ) -> Fused:
     """``fusion="auto"``: see :mod:`rag_plugin.fusion.auto` for the rule and its source."""
-    positions, metric = candidates.positions, dense.metric
+    positions = candidates.positions
     if len(positions) == 0:
         return Fused(np.zeros(0))
-    sample = view.legs.corpus_sample()
-    if metric == "cosine":
-        # Stored rows have length 1, so beside a query of length 1 their product is the cosine.
-        vector, metric = dense.mixture([vector], [1.0]), "dot"
-    scale = query_scale(sample.scale, auto.similarities(vector, sample.vectors, metric), view.legs.live_count)
     share = (2 * weights[0] / sum(weights), 2 * weights[1] / sum(weights))
     matches = candidates.matches or view.legs.sparse.matches(terms, positions)
-    evidence, own = matches.evidence, matches.query
-    words = evidence.weighed(own.term_ids, own.counts)
-    first = auto.auto_scores(
-        _spread_evenly(candidates.dense, metric),
-        matches.scores(words),
-        scale,
-        query_weight=float(words.weights.sum()),
-    )
-    result = first
+    ranking = first_ranking(view, dense, vector, candidates, matches)
+    first = result = ranking.scores
     if feedback and auto.feedback_share(first) > 0.0:
         vectors = dense.matrix(positions) if candidates.vectors is None else candidates.vectors
         best, believed = auto.feedback_weights(first.score)
-        moved = auto.rocchio(vector, vectors[best], believed, dense.metric)
+        moved = auto.rocchio(ranking.vector, vectors[best], believed, dense.metric)
+        evidence, own = matches.evidence, matches.query
         read = evidence.weights_in(best)
         expanded, counts = auto.expansion_terms(
             read.starts,
             read.term_ids,
             read.values,
             believed,
-            float(own.counts[words.idf > 0].sum()),
+            float(own.counts[evidence.idf(own.term_ids) > 0].sum()),
         )
         expansion = evidence.scores(evidence.weighed(expanded, counts))
-        result = auto.auto_with_feedback(first, auto.similarities(moved, vectors, metric), expansion, scale)
+        near = auto.similarities(moved, vectors, ranking.metric)
+        result = auto.auto_with_feedback(first, near, expansion, ranking.scale)
     # Feedback speaks for both legs, so it fades with the one that is wanted less.
     parts = (share[0] * result.dense, share[1] * result.sparse, min(share) * result.feedback)
     return Fused(parts[0] + parts[1] + parts[2], *parts)
+
+
+def first_ranking(
+    view: View, dense: DenseIndex, vector: FloatArray, candidates: Candidates, matches: Matches | None
+) -> FirstRanking:
+    """What candidates are worth before they speak for themselves: step 1 of :mod:`rag_plugin.fusion.auto`.
+
+    Args:
+        view: Where the candidates come from.
+        dense: Its dense leg.
+        vector: ``(d,)``, of the query.
+        candidates: May be none.
+        matches: Of the query's terms in the candidates; None for a query of no terms.
+    """
+    metric = dense.metric
+    if metric == "cosine":
+        # Stored rows have length 1, so beside a query of length 1 their product is the cosine.
+        vector, metric = dense.mixture([vector], [1.0]), "dot"
+    sample = view.legs.corpus_sample()
+    scale = query_scale(sample.scale, auto.similarities(vector, sample.vectors, metric), view.legs.live_count)
+    lexical, query_weight = np.zeros(len(candidates.positions)), 0.0
+    if matches is not None:
+        lexical, query_weight = matches.lexical()
+    similarity = _spread_evenly(candidates.dense, metric)
+    scores = auto.auto_scores(similarity, lexical, scale, query_weight)
+    return FirstRanking(scores, scale, vector, metric)
 
 
 def _spread_evenly(similarity: DoubleArray, metric: Metric) -> DoubleArray:

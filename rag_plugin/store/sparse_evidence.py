@@ -158,6 +158,11 @@ class Matches:
         frequencies = self.frequencies
         return summed(query.weights * query.idf, frequencies / (self.evidence.norms + frequencies))
 
+    def lexical(self) -> tuple[DoubleArray, float]:
+        """(m,) what the passages score for the query's own terms, and what these weigh together."""
+        words = self.evidence.weighed(self.query.term_ids, self.query.counts)
+        return self.scores(words), float(words.weights.sum())
+
 
 def summed(weights: DoubleArray, values: DoubleArray) -> DoubleArray:
     """(m,) Σ_t weights[t] · values[t], added in the order of the terms.

@@ -9,8 +9,7 @@ import numpy as np
 
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.fusion import auto
-from rag_plugin.fusion.scale import query_scale
-from rag_plugin.store.hybrid_search import LegSearch, Query, gather
+from rag_plugin.store.hybrid_search import LegSearch, Query, first_ranking, gather
 
 if TYPE_CHECKING:
     from rag_plugin.store.view import View
@@ -81,23 +80,14 @@ def first_look(view: View, query: Query, mask: BoolArray | None) -> FirstLook:
         mask: (n,) positions that may be looked at, None for all.
     """
     (found,) = gather(view, [LegSearch(query, _CANDIDATES, _CANDIDATES, mask)])
-    positions, dense = found.positions, view.legs.dense
-    lexical = np.zeros(len(positions))
-    weight = 0.0
-    if found.matches is not None:
-        terms = found.matches.query
-        words = found.matches.evidence.weighed(terms.term_ids, terms.counts)
-        lexical, weight = found.matches.scores(words), float(words.weights.sum())
-    if query.vector is None or dense is None or found.vectors is None:
-        return FirstLook(query, positions, lexical, lexical_strength(lexical), lead_of_best(lexical))
-    sample = view.legs.corpus_sample()
-    spread = auto.similarities(query.vector, sample.vectors, dense.metric)
-    scale = query_scale(sample.scale, spread, view.legs.live_count)
-    similarity = auto.similarities(query.vector, found.vectors, dense.metric)
-    first = auto.auto_scores(similarity, lexical, scale, query_weight=weight)
-    return FirstLook(
-        query, positions, first.score, 1.0 - auto.feedback_share(first), lead_of_best(first.score)
-    )
+    dense, matches = view.legs.dense, found.matches
+    if query.vector is not None and dense is not None:
+        first = first_ranking(view, dense, query.vector, found, matches).scores
+        score, strength = first.score, 1.0 - auto.feedback_share(first)
+    else:
+        score = np.zeros(len(found.positions)) if matches is None else matches.lexical()[0]
+        strength = lexical_strength(score)
+    return FirstLook(query, found.positions, score, strength, lead_of_best(score))
 
 
 def lexical_strength(score: DoubleArray) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hostile_llm import ScriptedLLM, WordEmbedding
@@ -19,7 +21,10 @@ from rag_plugin.query_transform import (
 )
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.store.hybrid_store import HybridStore
-from rag_plugin.transforms.first_look import lead_of_best, lexical_strength
+from rag_plugin.transforms.first_look import first_look, lead_of_best, lexical_strength
+
+if TYPE_CHECKING:
+    from rag_plugin.types import Metric
 
 CLEAR, VAGUE = "zirconium valve pump", "pump of the plant"
 
@@ -116,6 +121,21 @@ def test_the_first_look_sees_what_the_filters_let_it_see() -> None:
         transform = QueryExpansionTransform(llm)
         HybridRetriever(store, mode="sparse", filters=only[tenant], query_transform=transform).retrieve(CLEAR)
         assert len(llm.asked) == asked  # neither tenant holds ten passages of which one stands out
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2", "l1"])
+def test_the_first_look_scores_as_a_search_without_feedback(metric: Metric) -> None:
+    store, embedding = HybridStore(metric=metric), WordEmbedding()
+    texts = ["zirconium valve", "pump of the plant", "the plant", "a valve of a pump", "night"]
+    store.add(
+        [TextNode(id_=str(i), text=t, embedding=embedding.get_text_embedding(t)) for i, t in enumerate(texts)]
+    )
+    retriever = HybridRetriever(store, embed_model=embedding, feedback=False)
+    expected = {hit.node_id: hit.score for hit in retriever.retrieve(VAGUE)}
+    with store.view() as view:
+        look = first_look(view, retriever.query_in(view, *retriever.prepared(VAGUE)), None)
+        found = dict(zip((node.node_id for node in view.nodes(look.positions)), look.score, strict=True))
+    assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
