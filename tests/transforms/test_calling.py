@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rag_plugin.errors import DeadlineExceededError, ModelError
-from rag_plugin.retries import is_transient, retry_after_s
+from rag_plugin.retries import is_transient, retry_after_s, wait_s_before
 from rag_plugin.transforms.calling import (
     CircuitBreaker,
     Deadline,
@@ -83,6 +83,16 @@ def test_retry_after_as_a_date() -> None:
     past = format_datetime(datetime.now(UTC) - timedelta(seconds=30), usegmt=True)
     assert retry_after_s(StatusError(429, soon)) == pytest.approx(30, abs=2)
     assert retry_after_s(StatusError(429, past)) == 0.0
+
+
+@pytest.mark.parametrize(("retry", "longest_s"), [(0, 0.25), (1, 0.5), (3, 2.0), (20, 8.0)])
+def test_callers_of_a_server_that_comes_back_are_spread_over_the_pause(retry: int, longest_s: float) -> None:
+    waits_s = sorted(wait_s_before(retry, StatusError(503)) for _ in range(300))
+    assert 0.0 <= waits_s[0] < 0.1 * longest_s
+    assert 0.9 * longest_s < waits_s[-1] <= longest_s
+    assert len(set(waits_s)) > 290
+    asked_for = [wait_s_before(retry, StatusError(429, "7")) for _ in range(300)]
+    assert all(7.0 <= wait_s <= 7.0 + longest_s for wait_s in asked_for)
 
 
 def test_an_answer_after_failures_is_an_answer() -> None:

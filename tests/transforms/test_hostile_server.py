@@ -27,6 +27,7 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import QueryBundle, TextNode
 
 from rag_plugin.query_transform import ExpandedQuery, HyDETransform, QueryExpansionTransform
+from rag_plugin.types import LLMUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +148,27 @@ def test_a_function_call_is_used_where_the_model_has_it() -> None:
         assert server.bodies[0]["tools"][0]["function"]["name"] == "SearchQueries"
     assert query.degraded is None
     assert [variant.text for variant in query.variants] == [QUERY, "MI therapy", "coronary care", "a"]
+
+
+@pytest.mark.parametrize(("model", "asked_by"), [("gpt-4o-mini", "response_format"), ("gpt-4", "tools")])
+async def test_openai_s_models_are_asked_by_schema_or_by_function(model: str, asked_by: str) -> None:
+    openai = pytest.importorskip("llama_index.llms.openai")
+    arguments = json.dumps({"queries": ["coronary care", "MI therapy"]})
+
+    def replies(handler: Handler) -> None:
+        called = "tools" in handler.server.bodies[-1]
+        handler.reply_message(function_call("SearchQueries", arguments) if called else {"content": arguments})
+
+    with hostile_server(replies) as server:
+        llm = openai.OpenAI(model=model, api_base=server.url, api_key="none", max_retries=0)
+        transform = QueryExpansionTransform(llm, cache=False)
+        query = transform.run(QUERY)
+        assert query == await transform.arun(QUERY)
+        llm._get_client().close()
+        assert len(server.bodies) == 2
+        assert all(asked_by in body for body in server.bodies)
+    assert [variant.text for variant in query.variants] == [QUERY, "coronary care", "MI therapy"]
+    assert query.usage == LLMUsage(1, 1, 1)
 
 
 @pytest.mark.parametrize(
