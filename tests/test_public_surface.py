@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import rag_plugin
-from rag_plugin import embeddings, errors
+from rag_plugin import embeddings, errors, query_transform
 
 PUBLIC = [
     "CachedEmbedding",
@@ -46,6 +46,21 @@ EMBEDDINGS = [
     "facts_about",
     "load",
     "recommend",
+]
+
+QUERY_TRANSFORM = [
+    "DecompositionTransform",
+    "ExpandedQuery",
+    "FeedbackTransform",
+    "HyDETransform",
+    "LLMQueryTransform",
+    "Leg",
+    "QueryExpansionTransform",
+    "SpellingTransform",
+    "StepBackTransform",
+    "TransformChain",
+    "Variant",
+    "VariantKind",
 ]
 
 # name: (parent in our tree, the built-in a user would catch), as drawn at the top of errors.py.
@@ -91,6 +106,10 @@ def test_a_name_of_embeddings_resolves_and_says_what_it_is_for(name: str) -> Non
     value = getattr(embeddings, name)
     assert value.__name__ == name
     assert inspect.getdoc(value)
+
+
+def test_the_names_of_the_door_of_query_transforms_are_these() -> None:
+    assert query_transform.__all__ == QUERY_TRANSFORM
 
 
 def test_dir_lists_every_public_name() -> None:

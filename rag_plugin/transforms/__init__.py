@@ -1,1 +1,1 @@
-"""What query transforms are made of: variants, prompts, guarded LLM calls, parsing of hostile output."""
+"""What query transforms are made of: variants, guarded LLM calls, parsing of hostile output, looks at the corpus."""
