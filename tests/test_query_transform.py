@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 import pickle
 from typing import Any
 
@@ -16,7 +15,6 @@ from llama_index.core.query_engine import RetrieverQueryEngine, TransformQueryEn
 from llama_index.core.retrievers import TransformRetriever
 from llama_index.core.schema import QueryBundle, TextNode
 
-import rag_plugin.query_transform
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.query_transform import (
     DecompositionTransform,
@@ -160,12 +158,6 @@ async def test_a_query_of_no_words_is_refused(make: Any, bad: Any) -> None:
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         QueryExpansionTransform(**options)
-
-
-def test_the_example_in_the_docstring_runs() -> None:
-    results = doctest.testmod(rag_plugin.query_transform)
-    assert results.attempted > 0
-    assert results.failed == 0
 
 
 async def test_a_chain_collects_what_each_transform_adds() -> None:

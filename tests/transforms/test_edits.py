@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_plugin.transforms import edits
 from rag_plugin.transforms.edits import NearTerms, distances, edit_cost, single_edits
 
 WORD = st.text("abcé", min_size=1, max_size=7)
@@ -65,9 +62,3 @@ def test_the_scan_finds_what_trying_every_term_finds(word: str, batches: list[li
 )
 def test_a_common_slip_costs_less_than_a_rare_one(likely: tuple[str, str], unlikely: tuple[str, str]) -> None:
     assert edit_cost(*likely) < edit_cost(*unlikely)
-
-
-def test_the_example_in_the_docstring_runs() -> None:
-    results = doctest.testmod(edits)
-    assert results.attempted > 0
-    assert results.failed == 0
