@@ -125,7 +125,7 @@ def test_a_score_is_the_documented_blend_of_both_parts(reranker: CrossEncoderRer
     weight = 2.5 * np.std(scores) / (2.5 * np.std(scores) + 0.75)
     for hit in reranker.postprocess_nodes(hits_of(TEXTS, Hit), query_str=QUERY):
         retrieval = 1 - TEXTS.index(hit.text) / (len(TEXTS) - 1)
-        model = 1 / (1 + math.exp(-logit_by_hand(QUERY, hit.text) / 4))
+        model = 1 / (1 + math.exp(-logit_by_hand(QUERY, hit.text) / 2))
         found = hit.explain()
         assert found.rerank_part == pytest.approx(weight * model, abs=1e-6)
         assert found.retrieval_part == pytest.approx((1 - weight) * retrieval, abs=1e-6)
@@ -146,7 +146,7 @@ def test_scores_of_fusion_auto_are_blended_in_their_own_unit(reranker: CrossEnco
     ]
     weight = 8 / (8 + 9)  # the scores reach from 12 to 3
     for hit in reranker.postprocess_nodes(hits, query_str=QUERY):
-        model = 1 / (1 + math.exp(-logit_by_hand(QUERY, hit.text) / 4))
+        model = 1 / (1 + math.exp(-logit_by_hand(QUERY, hit.text) / 2))
         assert hit.explain().rerank_part == pytest.approx(weight * model, abs=1e-6)
 
 

@@ -33,7 +33,7 @@ def test_the_blend_is_the_documented_sum(pairs: list[tuple[float, float]], weigh
     final = blended(np.array(logits), retrieval_part(scores), weight, reached=len(pairs))
     for found, logit, score in zip(final, logits, scores, strict=True):
         retrieval = 0.5 if low == high else (score - low) / (high - low)
-        assert found == pytest.approx(weight * sigmoid(logit / 4) + (1 - weight) * retrieval, abs=1e-9)
+        assert found == pytest.approx(weight * sigmoid(logit / 2) + (1 - weight) * retrieval, abs=1e-9)
         assert 0 <= found <= 1
 
 
