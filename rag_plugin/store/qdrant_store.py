@@ -280,7 +280,7 @@ class QdrantHybridStore(SearchableStore):
         for node in nodes:
             node.metadata = {**node.metadata, **changes}
             # The vector was made from the old text, and its hash keeps saying so.
-            records.append(replace(record_of(node), vector=None, text_hash=hashes[node.node_id]))
+            records.append(record_of(node)._replace(vector=None, text_hash=hashes[node.node_id]))
         return self._loop.run(self._writer.write(Incoming.of_records(records)))
 
     # --- reading -----------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,7 @@ def with_metadata(view: View, node_ids: Sequence[str], changes: Mapping[str, Any
     for node in nodes:
         node.metadata = {**node.metadata, **changes}
         # The vector was made from the old text, and its hash keeps saying so.
-        records.append(replace(record_of(node), text_hash=hashes[node.node_id]))
+        records.append(record_of(node)._replace(text_hash=hashes[node.node_id]))
     return records
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -206,7 +206,7 @@ def _plan_of(
                     f"Node {node_id!r} has no embedding, and its text is not the one the stored vector was "
                     "made from. Embed it before adding it."
                 )
-            record = replace(record, vector=np.frombuffer(old_vector, np.float32))
+            record = record._replace(vector=np.frombuffer(old_vector, np.float32))
         # A rewritten row keeps its place in the legs, which know its text, its vector and its document.
         same_document = record.ref_doc_id == old.ref_doc_id
         if not (same_vector and same_document and _same_text(old, record)):

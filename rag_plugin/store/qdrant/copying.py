@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,8 +16,11 @@ from rag_plugin.store.rows import full_nodes
 from rag_plugin.store.tuned import RERANKING, SETTING
 
 if TYPE_CHECKING:
+    from llama_index.core.schema import BaseNode
+
     from rag_plugin.store.hybrid_store import HybridStore
     from rag_plugin.store.qdrant_store import QdrantHybridStore
+    from rag_plugin.store.records import NodeRecord
     from rag_plugin.store.view import View
 
 _CARRIED: Final = ("embedding", SETTING, RERANKING)
@@ -135,9 +138,7 @@ def _compare(view: View, rows: Sequence[int], target: QdrantHybridStore) -> int:
     there = {node.node_id: node for node in target.get_nodes(list(nodes))}
     for node_id, node in nodes.items():
         other = there.get(node_id)
-        same = other is not None and replace(record_of(other), vector=None) == replace(
-            record_of(node), vector=None
-        )
+        same = other is not None and _without_vector(other) == _without_vector(node)
         if (
             not same
             or other is None
@@ -147,3 +148,7 @@ def _compare(view: View, rows: Sequence[int], target: QdrantHybridStore) -> int:
                 f"Node {node_id!r} differs between the store and the collection. Call index_corpus again."
             )
     return len(nodes)
+
+
+def _without_vector(node: BaseNode) -> NodeRecord:
+    return record_of(node)._replace(vector=None)
