@@ -177,7 +177,7 @@ class Writer:
         settings = await self._collection.settings()
         found = await self.stored(bare, with_vectors=True)
         return {
-            node_id: replace(latest[node_id], vector=stored_vector(record, settings))
+            node_id: latest[node_id]._replace(vector=stored_vector(record, settings))
             for node_id, record in found.items()
             if settings is not None
         }
