@@ -24,6 +24,12 @@ _BEHIND = 5
 _MOST_LEAD = 0.79
 """More lead than this counts no further: where several passages hold the answer, none stands out by more."""
 
+_BEHIND_ITS_PASSAGE = 2.0
+"""Logits that the best sentence counts for less than its passage, at most. A sentence that needs its neighbours ("Use
+50 g on a litre of water.") says little by itself, and the weights below were fitted where that is rare: of SQuAD's
+questions 95 % have a sentence within 1.7 of the passage. Without this a passage that plainly answers was turned away.
+AUC by it: SQuAD .899 to .902, ClapNQ dev .969 to .973, with none more let through of those without their passage."""
+
 _BIAS, _PASSAGE, _SENTENCE, _LEAD = -4.15, 0.08, 0.31, 4.0
 _BIAS_WITHOUT_LEAD, _PASSAGE_WITHOUT_LEAD, _SENTENCE_WITHOUT_LEAD = -1.68, 0.14, 0.32
 _BIAS_BY_WORDS, _WORDS = -0.53, 5.5
@@ -50,15 +56,19 @@ def weigh(
     if not sources or not sentences:
         return 0.0
     logits = [score for hit in sources if (score := _rerank_score(hit)) is not None]
-    lead = _lead(retrieved, corpus_size)
     if not logits:
-        raw = _BIAS_BY_WORDS + _WORDS * max(sentences)
-    elif lead is None:
-        raw = (
-            _BIAS_WITHOUT_LEAD + _PASSAGE_WITHOUT_LEAD * max(logits) + _SENTENCE_WITHOUT_LEAD * max(sentences)
+        return _probability(_BIAS_BY_WORDS + _WORDS * max(sentences))
+    passage = max(logits)
+    sentence = max(*sentences, passage - _BEHIND_ITS_PASSAGE)
+    lead = _lead(retrieved, corpus_size)
+    if lead is None:
+        return _probability(
+            _BIAS_WITHOUT_LEAD + _PASSAGE_WITHOUT_LEAD * passage + _SENTENCE_WITHOUT_LEAD * sentence
         )
-    else:
-        raw = _BIAS + _PASSAGE * max(logits) + _SENTENCE * max(sentences) + _LEAD * lead
+    return _probability(_BIAS + _PASSAGE * passage + _SENTENCE * sentence + _LEAD * lead)
+
+
+def _probability(raw: float) -> float:
     return 1.0 / (1.0 + math.exp(-raw))
 
 

@@ -66,6 +66,25 @@ def test_what_the_documents_do_not_hold_is_not_answered(store):
     assert response.citations == ()
 
 
+def test_a_sentence_that_needs_its_neighbours_is_no_reason_to_say_nothing():
+    text = (
+        "# Coffee machine\n\nThe machine in the kitchen wants descaling every three months. Use 50 g of citric acid "
+        "on a litre of water, run half of it through, wait twenty minutes, then run the rest and rinse twice."
+    )
+    texts = {**TEXTS, "coffee": text}
+    store, model = HybridStore(), OnnxEmbedding()
+    vectors = model.get_text_embedding_batch(list(texts.values()))
+    store.add(
+        [
+            TextNode(id_=name, text=text, embedding=vector)
+            for (name, text), vector in zip(texts.items(), vectors, strict=True)
+        ]
+    )
+    response = build_query_engine(store).query("How much citric acid does the coffee machine need?")
+    assert response.answered
+    assert response.citations[0].quote.startswith("Use 50 g of citric acid")
+
+
 def test_the_language_model_is_not_asked_when_the_evidence_is_weak(store):
     llm = ScriptedLLM(answer="Germany did.")
     assert (
