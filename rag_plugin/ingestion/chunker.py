@@ -281,9 +281,7 @@ class RecursiveChunker(NodeParser):
         offset = (getattr(node, "start_char_idx", None) or 0) if source is not None else 0
         mold = ChunkMold(node, ref_doc_id, embed_headings=self.embed_headings)
         inherited = node.metadata if self.include_metadata else {}
-        length = (
-            self._measure().count
-        )  # once: pydantic takes as long over a private attribute as over a field
+        length = self._measure().count
         chunks: list[TextNode] = []
         for index, (start, end, piece) in enumerate(pieces):
             metadata = {**inherited}
