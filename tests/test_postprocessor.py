@@ -122,7 +122,7 @@ def test_blend_1_orders_by_the_model_alone_and_0_by_retrieval_alone() -> None:
 
 def test_a_score_is_the_documented_blend_of_both_parts(reranker: CrossEncoderRerank) -> None:
     scores = [1.0, 0.75, 0.5, 0.25]
-    weight = 2.5 * np.std(scores) / (2.5 * np.std(scores) + 0.75)
+    weight = 2.0 * np.std(scores) / (2.0 * np.std(scores) + 0.75)
     for hit in reranker.postprocess_nodes(hits_of(TEXTS, Hit), query_str=QUERY):
         retrieval = 1 - TEXTS.index(hit.text) / (len(TEXTS) - 1)
         model = 1 / (1 + math.exp(-logit_by_hand(QUERY, hit.text) / 2))

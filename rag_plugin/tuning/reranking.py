@@ -159,16 +159,23 @@ def read_lists(
     model = rerank.fingerprint
     if present is None or present.model != model:
         present = RerankSetting(1.0, retriever.similarity_top_k, model)
-    depths = [depth for depth in DEPTHS if depth <= candidates] or [candidates]
-    tried = [RerankSetting(0.0, depths[0], model)]
-    tried += [RerankSetting(strength, depth, model) for depth, strength in product(depths, STRENGTHS[1:])]
-    deepest = max(setting.depth for setting in (present, *tried))
+    settings = tried_beside(present, candidates)
+    deepest = max(setting.depth for setting in settings)
     deep = retriever.with_top_k(candidates)
     lists = []
     with progress_bar(show_progress) as bar:
         for query in bar.track(queries.values(), description="the cross-encoder reads"):
             lists.append(ReadList.of(rerank, query, deep.retrieve(query), deepest))
-    return ReadLists((present, *tried), tuple(lists))
+    return ReadLists(settings, tuple(lists))
+
+
+def tried_beside(present: RerankSetting, length: int) -> tuple[RerankSetting, ...]:
+    """The present setting, none at all, and what else is tried on lists of this length."""
+    depths = [depth for depth in DEPTHS if depth <= length] or [length]
+    others = [
+        RerankSetting(strength, depth, present.model) for depth, strength in product(depths, STRENGTHS[1:])
+    ]
+    return (present, RerankSetting(0.0, depths[0], present.model), *others)
 
 
 def choose_reranking(

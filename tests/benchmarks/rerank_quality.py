@@ -2,12 +2,14 @@
 
     python -m tests.benchmarks.rerank_quality scifact cranfield medline squad clapnq-dev
     python -m tests.benchmarks.rerank_quality scifact squad --part fit --queries 400
+    python -m tests.benchmarks.rerank_quality scifact squad --tune 150
 
 Per collection: nDCG@10 of `fusion="auto"` alone, and what `blend="auto"` adds to it, with fractions and multiples of
 its say, with the cross-encoder alone, and with the best order there could be of the same hits (**ceiling**). Then the
 reranker as users have it, which stops where the top is settled: how far it is from reading all, and how much it read.
 The cross-encoder's scores are kept in `RAG_PLUGIN_CACHE` (the user's cache by default), so that only the first run is
-slow; with `--part fit` other queries are asked than those that a collection is reported on.
+slow; with `--part fit` other queries are asked than those that a collection is reported on, and with `--tune` those
+decide what **tuned** does.
 """
 
 from __future__ import annotations
@@ -33,7 +35,16 @@ from rag_plugin.evaluation.significance import PairedTest, paired_t_test
 from rag_plugin.models.backends import BACKENDS
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.store.tuned import RerankSetting
-from rag_plugin.tuning.reranking import STRENGTHS, ReadList, draw, worth
+from rag_plugin.tuning.report import RerankReport
+from rag_plugin.tuning.reranking import (
+    STRENGTHS,
+    ReadList,
+    ReadLists,
+    choose_reranking,
+    draw,
+    tried_beside,
+    worth,
+)
 from tests.benchmarks.data import (
     DataMissingError,
     cache_folder,
@@ -164,6 +175,13 @@ def measured(name: str, found: Sequence[Judged]) -> Result:
     return Result(name, values, float(np.mean([each.read for each in found])))
 
 
+def tuned(found: Sequence[Judged], depth: int) -> RerankReport:
+    """What `tune(rerank=…)` makes of queries whose lists were read to this depth."""
+    settings = tried_beside(RerankSetting(1.0, depth, ""), depth)
+    lists = ReadLists(settings, tuple(each.full for each in found))
+    return choose_reranking(lists, [each.relevance for each in found], MEASURE)
+
+
 def table(results: Sequence[Result], depth: int) -> str:
     """Ways down, collections across: differences from no reranking, and their standard errors."""
     lines = [f"{'nDCG@10':<14}" + "".join(f"{result.collection:>18}" for result in results)]
@@ -204,6 +222,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--part", choices=("test", "fit"), default="test", help="which queries to ask")
     parser.add_argument("--queries", type=int, help="of how many queries, drawn at random; all by default")
+    parser.add_argument("--tune", type=int, metavar="QUERIES", help="fit to as many other queries, too")
     parser.add_argument("--depth", type=int, default=20, help="hits that are handed to the reranker")
     parser.add_argument("--backend", choices=BACKENDS, default="auto")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
@@ -226,17 +245,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for name in options.collections:
             collection = queries_of(name, folder, options.part, options.queries)
-            results.append(measured(name, read_collection(collection, embed_model, rerank, options.depth)))
+            found = read_collection(collection, embed_model, rerank, options.depth)
+            result = measured(name, found)
+            if options.tune:
+                other = queries_of(name, folder, "fit", options.tune)
+                report = tuned(read_collection(other, embed_model, rerank, options.depth), options.depth)
+                print(f"\n{name}, {report}", flush=True)
+                chosen = report.best if report.changed else report.present
+                worths = [each.value(each.full.ranked(chosen)) for each in found]
+                result = replace(result, values=result.values | {"tuned": np.array(worths)})
+            results.append(result)
             print(f"\n{table(results[-1:], options.depth)}", flush=True)
     if len(results) > 1:
         print(f"\n{table(results, options.depth)}")
     if options.json:
         written = {result.collection: result.as_json() for result in results}
         options.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    found = failures(results)
-    for line in found:
+    failed = failures(results)
+    for line in failed:
         print(f"FAILED {line}", file=sys.stderr)
-    return 1 if found else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
