@@ -23,6 +23,7 @@ from llama_index.core.schema import (
 from llama_index.core.utils import get_tqdm_iterable
 
 from rag_plugin.errors import InvalidInputError
+from rag_plugin.garbage import garbage_left
 from rag_plugin.ingestion.chunk_nodes import HEADING_KEY, ChunkMold, stable_node_id
 from rag_plugin.ingestion.cuts import spans
 from rag_plugin.ingestion.fitting import fitting
@@ -245,17 +246,18 @@ class RecursiveChunker(NodeParser):
     ) -> list[BaseNode]:
         chunks: list[BaseNode] = []
         occurrences: dict[str, Counter[str]] = {}
-        for node in get_tqdm_iterable(nodes, show_progress, "Chunking"):
-            if not isinstance(node, BaseNode):
-                raise InvalidInputError(
-                    f"Expected LlamaIndex documents or nodes, found {type(node).__name__}."
-                )
-            source = node.source_node
-            if source is None:
-                seen: Counter[str] = Counter()
-            else:  # pieces of one document share their count, or equal ones would share an id
-                seen = occurrences.setdefault(source.node_id, Counter())
-            chunks.extend(self._chunks_of(node, source, seen))
+        with garbage_left(sum(len(getattr(node, "text", "")) for node in nodes) // self.chunk_size):
+            for node in get_tqdm_iterable(nodes, show_progress, "Chunking"):
+                if not isinstance(node, BaseNode):
+                    raise InvalidInputError(
+                        f"Expected LlamaIndex documents or nodes, found {type(node).__name__}."
+                    )
+                source = node.source_node
+                if source is None:
+                    seen: Counter[str] = Counter()
+                else:  # pieces of one document share their count, or equal ones would share an id
+                    seen = occurrences.setdefault(source.node_id, Counter())
+                chunks.extend(self._chunks_of(node, source, seen))
         return chunks
 
     def _postprocess_parsed_nodes(

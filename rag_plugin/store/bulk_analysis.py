@@ -8,14 +8,13 @@ are analysed here.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import pickle
 import subprocess
 import sys
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -56,26 +55,6 @@ _PATIENCE_S: Final = 120.0
 """Seconds for what usually takes a quarter of one; then the process counts as stuck."""
 
 _TERMINATION_S: Final = 5.0
-
-
-@contextmanager
-def garbage_left(expected: int) -> Iterator[None]:
-    """Keep Python's cycle collector from running while a bulk of nodes is written.
-
-    Nothing that is made here refers to itself, so all of it goes by its reference count. But the caller's nodes
-    are there too, and each look at 100,000 of them, whose vectors are lists of 384 numbers, takes .9 s.
-
-    Args:
-        expected: How many nodes are written; with few of them the collector is left alone.
-    """
-    if expected < _BULK or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def analysed(

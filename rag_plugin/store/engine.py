@@ -17,10 +17,11 @@ from threading import RLock
 from typing import Any, cast
 
 from rag_plugin.errors import EmbeddingMismatchError, StoreCorruptedError, StoreError
+from rag_plugin.garbage import garbage_left
 from rag_plugin.store import backups, change_log, dense_codes_file, snapshots, writes
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.bulk_analysis import analysed, garbage_left
+from rag_plugin.store.bulk_analysis import analysed
 from rag_plugin.store.database import Database
 from rag_plugin.store.dense_codes import VectorCodes
 from rag_plugin.store.dense_index import DenseIndex

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +13,7 @@ import pytest
 
 from rag_plugin.store import bulk_analysis
 from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.bulk_analysis import BulkAnalysis, analysed, garbage_left
+from rag_plugin.store.bulk_analysis import BulkAnalysis, analysed
 from rag_plugin.store.sparse_lexicon import Lexicon
 from tests.store.sparse_samples import random_texts
 
@@ -105,22 +103,3 @@ def test_without_an_interpreter_to_start_texts_are_analysed_here(always, monkeyp
     monkeypatch.setattr(bulk_analysis.sys, "executable", "/usr/bin/some-server")
     lexicon = Lexicon(Analyzer.named("english"))
     assert as_lists(lexicon, analysed(lexicon, 0, [Batch(["a fox"])])) == [([1], [0])]
-
-
-def test_the_collector_is_left_alone_for_a_few_nodes_and_comes_back_after_many():
-    with garbage_left(10):
-        assert gc.isenabled()
-    with suppress(KeyError), garbage_left(1_000_000):
-        assert not gc.isenabled()
-        raise KeyError
-    assert gc.isenabled()
-
-
-def test_whoever_switched_the_collector_off_keeps_it_off():
-    gc.disable()
-    try:
-        with garbage_left(1_000_000):
-            pass
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
