@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         beside = speed(lambda stock=stock: stock(few), few)
         print(
             f"chunks of {size} characters: cut at {cut:.1f} MB/s, nodes at {nodes:.1f} MB/s; "
-            f"SentenceSplitter {beside:.2f} MB/s, a {nodes / beside:.0f}th of that"
+            f"SentenceSplitter at {beside:.2f} MB/s, {nodes / beside:.0f} times slower"
         )
         slowest = min(slowest, nodes)
     return int(given.floor is not None and slowest < given.floor)
