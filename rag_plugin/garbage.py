@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, suppress
+from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
 
 _BULK: Final = 20_000
 """Nodes from which on the collector's looks at them are felt; fewer are not worth a change for the whole process."""
+
+_switched_off_by: set[int] = set()
+"""The threads that did: two of them when both found it on at the same moment."""
 
 
 @contextmanager
@@ -26,8 +31,22 @@ def garbage_left(expected: int) -> Iterator[None]:
     if expected < _BULK or not gc.isenabled():
         yield
         return
-    gc.disable()
+    thread = get_ident()
+    _switched_off_by.add(thread)
     try:
+        gc.disable()
         yield
     finally:
         gc.enable()
+        _switched_off_by.discard(thread)
+
+
+def _after_fork() -> None:
+    """Switch it on again where the thread that would have done so did not survive the fork."""
+    if _switched_off_by - {get_ident()}:
+        gc.enable()
+    _switched_off_by.clear()
+
+
+with suppress(AttributeError):  # no fork, no such function
+    os.register_at_fork(after_in_child=_after_fork)

@@ -9,16 +9,18 @@ are analysed here.
 from __future__ import annotations
 
 import logging
+import marshal
 import os
-import pickle
+import signal
 import subprocess
 import sys
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from struct import Struct
 from threading import Thread
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, Self, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -30,18 +32,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_plugin.types import IntArray
-
 
 class WithTexts(Protocol):
     """What brings texts."""
 
     @property
     def texts(self) -> Sequence[str]:
-        """They."""
+        """Those to be analysed."""
 
 
 Batch = TypeVar("Batch", bound="WithTexts")
+
+Answer: TypeAlias = "tuple[bytes, bytes, list[str]]"
+"""Lengths as int64, the process's numbers as int32, the terms that these are the first to name."""
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +57,9 @@ _AHEAD: Final = 3
 _PATIENCE_S: Final = 120.0
 """Seconds for what usually takes a quarter of one; then the process counts as stuck."""
 
-_TERMINATION_S: Final = 5.0
+_HEADER: Final = Struct("<8sQ")
+_MARK: Final = b"analysed"
+"""Before each message and its size: what a .pth file or sitecustomize prints as the process starts is no message."""
 
 
 def analysed(
@@ -96,11 +101,11 @@ class BulkAnalysis:
         self._lexicon = lexicon
         self._numbers = np.empty(0, np.int32)  # of each of the process's terms, the lexicon's number
         self._begun: deque[Sequence[str]] = deque()
-        self._answers: SimpleQueue[Any] = SimpleQueue()
+        self._requests: SimpleQueue[list[str] | None] = SimpleQueue()
+        self._answers: SimpleQueue[Answer | Exception] = SimpleQueue()
         self._process = _started(lexicon.analyzer.name)
         if self._process is not None:
-            # It must never have to wait for us to take an answer while we wait for it to take a request.
-            Thread(target=_received, args=(self._process.stdout, self._answers), daemon=True).start()
+            self._connect(self._process)
 
     def __enter__(self) -> Self:
         return self
@@ -108,19 +113,11 @@ class BulkAnalysis:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    @property
-    def has_process(self) -> bool:
-        """Whether texts are analysed elsewhere."""
-        return self._process is not None
-
     def begin(self, texts: Sequence[str]) -> None:
         """Hand over texts. Each call is followed by one of `finish`, after other calls perhaps."""
         self._begun.append(texts)
         if self._process is not None:
-            try:
-                _send(list(texts), cast("BinaryIO", self._process.stdin))
-            except OSError as error:
-                self._give_up(error)
+            self._requests.put(list(texts))
 
     def finish(self) -> AnalysedTexts:
         """What the texts hold that were handed over first and not finished yet."""
@@ -135,31 +132,35 @@ class BulkAnalysis:
             self._give_up(answer)
         return self._lexicon.numbered(texts)
 
-    def _renumbered(
-        self, lengths: IntArray, numbers: NDArray[np.int32], new_terms: list[str]
-    ) -> AnalysedTexts:
+    def _renumbered(self, lengths: bytes, numbers: bytes, new_terms: list[str]) -> AnalysedTexts:
         fresh = np.array([self._lexicon.number_or_new(term) for term in new_terms], np.int32)
         self._numbers = np.concatenate([self._numbers, fresh])
-        return AnalysedTexts(lengths, self._numbers[numbers])
+        term_ids: NDArray[np.int32] = self._numbers[np.frombuffer(numbers, np.int32)]
+        return AnalysedTexts(np.frombuffer(lengths, np.int64).copy(), term_ids)  # a copy may be written to
+
+    def _connect(self, process: subprocess.Popen[bytes]) -> None:
+        """Give each pipe a thread: neither side ever waits for the other to take what it has, nor for one stuck."""
+        requests = Thread(target=_sent, args=(self._requests, process.stdin), daemon=True)
+        answers = Thread(target=_received, args=(process.stdout, self._answers), daemon=True)
+        try:
+            answers.start()
+            requests.start()
+        except RuntimeError as error:  # there are as many threads as there may be
+            self._give_up(error)
+            cast("BinaryIO", process.stdin).close()
+            if answers.ident is None:
+                cast("BinaryIO", process.stdout).close()
 
     def _give_up(self, error: Exception) -> None:
         _logger.warning("The process that analyses texts failed (%r); they are analysed here.", error)
-        cast("subprocess.Popen[bytes]", self._process).kill()
         self._stop()
 
     def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        if self._begun:  # nobody waits for these any more
-            process.kill()
-        with suppress(OSError):  # without input it ends
-            cast("BinaryIO", process.stdin).close()
-        try:
-            process.wait(_TERMINATION_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        if process is not None:
+            process.kill()  # all it has is the answers that nobody waits for any more
             process.wait()
+            self._requests.put(None)  # the other thread ends with its pipe
 
 
 def _has_room() -> bool:
@@ -171,8 +172,9 @@ def _started(analyzer: str) -> subprocess.Popen[bytes] | None:
     # Inside another program, sys.executable may be that program.
     if not Path(sys.executable or "").name.startswith("python"):
         return None
-    paths = os.pathsep.join(path for path in sys.path if path)
     try:
+        # As import reads it: "" is the present folder, and what is no text (a Path, mostly) is passed over.
+        paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path if isinstance(path, str))
         return subprocess.Popen(
             [sys.executable, "-P", "-m", __name__, analyzer],
             stdin=subprocess.PIPE,
@@ -185,32 +187,63 @@ def _started(analyzer: str) -> subprocess.Popen[bytes] | None:
         return None
 
 
-def _send(message: object, pipe: BinaryIO) -> None:
-    pickle.dump(message, pipe, protocol=pickle.HIGHEST_PROTOCOL)
+def _send(message: list[str] | Answer, pipe: BinaryIO) -> None:
+    content = marshal.dumps(message)
+    pipe.write(_HEADER.pack(_MARK, len(content)))
+    pipe.write(content)
     pipe.flush()
 
 
-def _received(pipe: BinaryIO, messages: SimpleQueue[Any]) -> None:
+def _taken(pipe: BinaryIO) -> Any:
+    """The next message in a pipe. It is data, in marshal's format, and runs nothing.
+
+    Raises:
+        EOFError: There is none, or not all of one.
+        ValueError: What is there is no message.
+    """
+    header = pipe.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        raise EOFError("the pipe was closed")
+    mark, size = _HEADER.unpack(header)
+    if mark != _MARK:
+        raise ValueError(f"found {header!r}, which is no message")
+    return marshal.loads(pipe.read(size))
+
+
+def _sent(messages: SimpleQueue[list[str] | None], pipe: BinaryIO) -> None:
+    """Put messages into a pipe as they come, until None does or nobody is there to read them."""
+    with suppress(OSError), pipe:  # the answer that is missing then says it
+        while (message := messages.get()) is not None:
+            _send(message, pipe)
+
+
+def _received(pipe: BinaryIO, messages: SimpleQueue[Answer | Exception]) -> None:
     """Take messages out of a pipe as they come; last the error that ended it."""
     with pipe:
         while True:
             try:
-                messages.put(pickle.load(pipe))
+                messages.put(_taken(pipe))
             except Exception as error:  # noqa: BLE001  (whatever else may be in the pipe is no answer either)
                 messages.put(error)
                 return
 
 
 def _serve(analyzer: str, requests: BinaryIO, answers: BinaryIO) -> None:
-    """The other side: analyse what comes until nothing more does."""
+    """The other side: analyse what comes.
+
+    Raises:
+        EOFError: Nothing more comes.
+    """
     lexicon = Lexicon(Analyzer.named(analyzer))
-    batches: SimpleQueue[Any] = SimpleQueue()
-    Thread(target=_received, args=(requests, batches), daemon=True).start()
-    while not isinstance(texts := batches.get(), Exception):
+    while True:
+        texts = _taken(requests)
         known = len(lexicon)
-        _send((*lexicon.numbered(texts), lexicon.terms[known:]), answers)
+        lengths, numbers = lexicon.numbered(texts)
+        _send((lengths.tobytes(), numbers.tobytes(), lexicon.terms[known:]), answers)
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError, KeyboardInterrupt):  # who asked is gone, and nobody waits for the rest
+    # Ctrl-C reaches every process of a terminal; the first one decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, BrokenPipeError):  # who asked is gone
         _serve(sys.argv[1], sys.stdin.buffer, sys.stdout.buffer)
