@@ -198,13 +198,17 @@ def _inputs(sequence: TokenSequence, wanted: Sequence[str]) -> dict[str, Any]:
 @contextmanager
 def _no_advice() -> Iterator[None]:
     """ONNX Runtime's tool logs through the root logger that graphs had better be preprocessed; ours need not."""
+
+    def is_no_advice(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or "onnxruntime" not in Path(record.pathname).parts
+
+    # Not by the logger's level, which is everybody's: of what others log meanwhile nothing may go missing.
     root = logging.getLogger()
-    former = root.level
-    root.setLevel(logging.ERROR)
+    root.addFilter(is_no_advice)
     try:
         yield
     finally:
-        root.setLevel(former)
+        root.removeFilter(is_no_advice)
 
 
 @contextmanager

@@ -52,12 +52,13 @@ def run_all(
         CancelledError: ``stop`` was set.
     """
     stopped = stop is not None and stop.is_set()
-    if len(tasks) == 1 and deadline is None and not stopped and _shared.free.acquire(blocking=False):
+    free = _shared.free
+    if len(tasks) == 1 and deadline is None and not stopped and free.acquire(blocking=False):
         # A query's one run: handing it to another thread and back would take a tenth of its time.
         try:
             return [tasks[0]()]
         finally:
-            _shared.free.release()
+            free.release()
     return _Turns(tasks, stop or threading.Event()).wait(deadline)
 
 
