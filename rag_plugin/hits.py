@@ -167,25 +167,27 @@ class QueryExplanation:
     trace: Trace
 
     def __str__(self) -> str:
-        times = ", ".join(f"{stage} {seconds * 1000:.1f} ms" for stage, seconds in self.trace.seconds.items())
-        lines = [f"{self.trace.query!r}: {len(self.hits)} hits ({times})"]
-        lines += [f"  variant: {variant}" for variant in self.trace.variants[1:]]
-        if self.trace.usage:
-            lines.append(f"  language models: {self.trace.usage}")
-        if self.trace.degraded:
-            lines.append(f"  degraded: {self.trace.degraded}")
+        lines = [f"{self.trace.query!r}: {len(self.hits)} hits ({self._times()})"]
+        lines += [f"  {note}" for note in self._notes()]
         for rank, hit in enumerate(self.hits, 1):
             lines.append(f"{rank:3d}. {hit.node.node_id}: {hit.explain()}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        spent = ", ".join(f"{stage} {seconds * 1000:.1f} ms" for stage, seconds in self.trace.seconds.items())
-        said = [f"variant: {variant}" for variant in self.trace.variants[1:]]
-        if self.trace.usage:
-            said.append(f"language models: {self.trace.usage}")
-        if self.trace.degraded:
-            said.append(f"degraded: {self.trace.degraded}")
-        lines = [html.element("p", line, style=html.FAINT) for line in [spent, *said] if line]
+        notes = [
+            html.element("p", note, style=html.FAINT) for note in (self._times(), *self._notes()) if note
+        ]
         return html.joined(
-            html.element("p", html.element("b", self.trace.query)), hits_table(self.hits), *lines
+            html.element("p", html.element("b", self.trace.query)), hits_table(self.hits), *notes
         )
+
+    def _times(self) -> str:
+        return ", ".join(f"{stage} {seconds * 1000:.1f} ms" for stage, seconds in self.trace.seconds.items())
+
+    def _notes(self) -> list[str]:
+        notes = [f"variant: {variant}" for variant in self.trace.variants[1:]]
+        if self.trace.usage:
+            notes.append(f"language models: {self.trace.usage}")
+        if self.trace.degraded:
+            notes.append(f"degraded: {self.trace.degraded}")
+        return notes
