@@ -49,7 +49,7 @@ def test_an_ingestion_killed_at_thirty_points_ends_as_if_nothing_had_happened(tm
         process = processes.Process(target=ingest_all, args=(path, log))
         process.start()
         while process.is_alive() and (log.stat().st_size if log.exists() else 0) < point * LINE:
-            time.sleep(0.0005)
+            time.sleep(0.002)
         time.sleep(rng.choice((0.0, rng.uniform(0.0, 0.01))))  # in the embedder, or in the write after it
         process.kill()
         process.join()
