@@ -73,9 +73,8 @@ def recall_through(codes: VectorCodes, dense: DenseIndex) -> float:
     chosen = np.unique(np.linspace(0, dense.size - 1, _PROBES).astype(np.int64))
     through = dense.with_codes(codes)
     held = []
-    for probe in dense.matrix(
-        chosen
-    ):  # one by one: the scores of all would take as much memory as many vectors
+    # One by one: the scores of all would take as much memory as many vectors.
+    for probe in dense.matrix(chosen):
         _, best = dense.search(probe, 10, None, SearchEffort(exact=True))
         _, near = through.search(probe, 10)
         # By similarity, not by position: of equal vectors any will do.

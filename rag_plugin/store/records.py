@@ -28,6 +28,7 @@ from llama_index.core.schema import (
 
 from rag_plugin.errors import InvalidInputError, StoreCorruptedError
 from rag_plugin.store.ids import checked_id
+from rag_plugin.store.metadata_block import BLOCK_ROWS
 from rag_plugin.store.text_nodes import is_plain, plain_fields
 from rag_plugin.store.vectors import matrix_of, validated_vector
 from rag_plugin.types import FloatArray
@@ -46,9 +47,9 @@ _NODE_CLASSES.update({"Document": Document, "ImageDocument": ImageDocument})
 _NAME_OF_CLASS = {cls: name for name, cls in _NODE_CLASSES.items()}
 
 
-_BATCH_NODES = 8_192
-"""Nodes made into records at a time: some 40 MB at 384 dimensions, whatever the number of nodes. As many as a block of
-the metadata index holds; with half of that each block was written twice."""
+_BATCH_NODES = BLOCK_ROWS
+"""Nodes made into records at a time: some 40 MB at 384 dimensions, whatever the number of nodes. With half of what a
+block of the metadata index holds each block was written twice."""
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

@@ -243,12 +243,12 @@ def _file_checksums(path: Path) -> list[str]:
     size = path.stat().st_size
 
     def checksum(offset: int) -> str:
-        checksum = hashlib.sha256()
+        digest = hashlib.sha256()
         with path.open("rb") as file:
             file.seek(offset)
             for _ in range(_BLOCK_BYTES // _READ_BYTES):
-                checksum.update(file.read(_READ_BYTES))
-        return checksum.hexdigest()
+                digest.update(file.read(_READ_BYTES))
+        return digest.hexdigest()
 
     offsets = range(0, max(size, 1), _BLOCK_BYTES)
     if len(offsets) == 1:

@@ -32,12 +32,27 @@ def test_no_more_tasks_run_at_once_than_there_are_threads() -> None:
         with lock:
             running -= 1
 
+    def one_by_one() -> None:
+        for _ in range(20):
+            run_all([task])
+
     callers = [threading.Thread(target=run_all, args=([task] * 20,)) for _ in range(4)]
+    callers += [threading.Thread(target=one_by_one) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
     assert most <= thread_count()
+
+
+def test_a_single_task_stays_on_its_callers_thread_and_gives_its_place_back_when_it_fails() -> None:
+    def broken() -> None:
+        raise KeyError("broken")
+
+    for _ in range(2 * thread_count()):
+        with pytest.raises(KeyError, match="broken"):
+            run_all([broken])
+        assert run_all([threading.get_ident]) == [threading.get_ident()]
 
 
 def test_a_short_call_does_not_wait_for_a_long_one() -> None:
