@@ -170,7 +170,7 @@ def _has_room() -> bool:
 
 def _started(analyzer: str) -> subprocess.Popen[bytes] | None:
     # Inside another program, sys.executable may be that program.
-    if not Path(sys.executable or "").name.startswith("python"):
+    if not Path(sys.executable or "").name.lower().startswith("python"):
         return None
     try:
         # As import reads it: "" is the present folder, and what is no text (a Path, mostly) is passed over.

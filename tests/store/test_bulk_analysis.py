@@ -117,7 +117,7 @@ def test_whatever_runs_instead_of_it_texts_are_analysed(
     interpreter = tmp_path / "python"
     interpreter.write_text(f"#!/bin/sh\n{instead}\n")
     interpreter.chmod(0o700)
-    monkeypatch.setattr(bulk_analysis.sys, "executable", str(interpreter))
+    monkeypatch.setattr(sys, "executable", str(interpreter))
     lexicon = Lexicon(Analyzer.named("english"))
     found = analysed(lexicon, 0, [Batch(["a fox"]), Batch(["foxes and otters"])])
     assert as_lists(found) == [([1], [0]), ([2], [0, 1])]
@@ -148,6 +148,17 @@ def test_ctrl_c_in_a_terminal_is_left_to_the_first_process(caplog):
         analysis.begin(["a fox"])
         assert analysis.finish().term_ids.tolist() == [0]
         assert process.poll() is None
+    assert not caplog.records
+
+
+def test_an_interpreter_of_a_macos_framework_has_a_capital(processes, monkeypatch, tmp_path, caplog):
+    interpreter = tmp_path / "Python"
+    interpreter.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    with BulkAnalysis(Lexicon(Analyzer.named("english"))) as analysis:
+        analysis.begin(["a fox"])
+        assert analysis.finish().term_ids.tolist() == [0]
+    assert processes[0].args[0] == str(interpreter)
     assert not caplog.records
 
 
@@ -203,6 +214,6 @@ def test_a_store_that_is_written_with_it_holds_what_one_without_it_holds(process
 
 
 def test_without_an_interpreter_to_start_texts_are_analysed_here(always, monkeypatch):
-    monkeypatch.setattr(bulk_analysis.sys, "executable", "/usr/bin/some-server")
+    monkeypatch.setattr(sys, "executable", "/usr/bin/some-server")
     lexicon = Lexicon(Analyzer.named("english"))
     assert as_lists(analysed(lexicon, 0, [Batch(["a fox"])])) == [([1], [0])]
