@@ -29,6 +29,9 @@ _GATHER_SHARE = 0.15
 # Up to this many allowed rows, gathering them (0.4 µs each) beats searching codes.
 _GATHER_BESIDE_CODES = 4_096
 
+_NORMALISED_AT_ONCE = 512
+"""Rows whose lengths are taken in double precision at a time, so that they stay in a core's cache."""
+
 _SCORES_AT_ONCE = 1 << 25
 """Scores of a batch of queries held at a time: 128 MB."""
 
@@ -127,10 +130,14 @@ class DenseIndex:
     def _stored_form(self, vectors: FloatArray) -> FloatArray:
         if self.metric != "cosine":
             return np.ascontiguousarray(vectors, np.float32)
-        exact = vectors.astype(np.float64)
-        norms = np.sqrt(np.einsum("ij,ij->i", exact, exact))
-        norms[norms == 0.0] = 1.0  # a zero vector has no direction; it stays zero and scores 0
-        return np.ascontiguousarray((exact / norms[:, None]).astype(np.float32))
+        stored = np.empty(vectors.shape, np.float32)
+        for start in range(0, len(vectors), _NORMALISED_AT_ONCE):
+            exact = vectors[start : start + _NORMALISED_AT_ONCE].astype(np.float64)
+            norms = np.sqrt(np.einsum("ij,ij->i", exact, exact))
+            norms[norms == 0.0] = 1.0  # a zero vector has no direction; it stays zero and scores 0
+            exact /= norms[:, None]
+            stored[start : start + len(exact)] = exact
+        return stored
 
     def _query_form(self, query: FloatArray) -> DoubleArray:
         exact = query.astype(np.float64)

@@ -27,7 +27,7 @@ from rag_plugin.store.records import (
     vector_digest,
 )
 from rag_plugin.store.rows import stored_rows, vectors_in
-from rag_plugin.types import IntArray, WriteReport
+from rag_plugin.types import FloatArray, IntArray, WriteReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class WritePlan:
             np.arange(self.first_row, self.first_row + len(self.added), dtype=np.int64),
             [(record.node_id, record.ref_doc_id) for record in self.added],
             [record.text for record in self.added],
-            np.stack(vectors) if vectors else None,
+            _matrix_of(vectors),
             removed=np.array(self.removed_rows, np.int64),
         )
 
@@ -87,6 +87,17 @@ class WritePlan:
             unchanged=tuple(self.unchanged),
             deleted=tuple(stored.node_id for stored in self.removed if stored.node_id not in fresh),
         )
+
+
+def _matrix_of(vectors: Sequence[FloatArray]) -> FloatArray | None:
+    """All ``vectors`` as one ``(m, d)``; None without any."""
+    if not vectors:
+        return None
+    whole = vectors[0].base
+    is_all = isinstance(whole, np.ndarray) and whole.shape == (len(vectors), vectors[0].size)
+    if is_all and all(vector.base is whole for vector in vectors):
+        return whole  # a batch that is new throughout: its records' vectors are the rows of this, in order
+    return np.stack(vectors)
 
 
 @dataclass

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MODEL = "ms-marco-MiniLM-L-12-v2"
 QUERY = "how is a name resolved when a function is called"
 PASSAGES, TOKENS, TOP_N = 50, 220, 10
+PAUSE_S = 0.5  # the threads of OpenMP, which torch runs on, wait actively for 0.2 s after a run, at the next one's cost
 SPREAD = 20.0  # how far the scores of fusion="auto" reach over a list of 20 to 50, on six collections
 
 
@@ -80,6 +81,7 @@ def seconds_in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
+            time.sleep(PAUSE_S)
             started = time.perf_counter()
             way()
             if number:
