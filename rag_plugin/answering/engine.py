@@ -320,7 +320,7 @@ def build_query_engine(
         filters=filters,
         **retriever_options,
     )
-    if similarity_top_k is None:
+    if similarity_top_k is None and reranker is not None:
         retriever = retriever.with_top_k(retriever.rerank_depth(otherwise=_RETRIEVED))
     chosen = PromptTemplate(prompt) if isinstance(prompt, str) else prompt or ANSWER_PROMPT
     return GroundedQueryEngine(
