@@ -96,8 +96,8 @@ def quantise(files: ModelFiles, texts: Sequence[str]) -> Path:
     Weights and activations in int8 with scales fixed beforehand, by nncf's preset for transformers; so a text's answer
     does not depend on the texts beside it. A dynamic int8 file is turned back into float first.
 
-    Products of two activations, by which attention weighs tokens, stay in float. With them in int8 all-MiniLM-L6-v2 kept
-    98 % of its nDCG@10 on a sample of SciFact; without them all of it (.653 on the whole of it, in float .646).
+    Products of two activations, by which attention weighs tokens, stay in float. With them in int8 all-MiniLM-L6-v2
+    kept 98 % of its nDCG@10 on a sample of SciFact; without them all of it (.653 on the whole of it, in float .646).
 
     Args:
         files: The model; one with torch weights only is exported first.
