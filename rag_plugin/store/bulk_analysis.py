@@ -133,8 +133,7 @@ class BulkAnalysis:
         return self._lexicon.numbered(texts)
 
     def _renumbered(self, lengths: bytes, numbers: bytes, new_terms: list[str]) -> AnalysedTexts:
-        fresh = np.array([self._lexicon.number_or_new(term) for term in new_terms], np.int32)
-        self._numbers = np.concatenate([self._numbers, fresh])
+        self._numbers = np.concatenate([self._numbers, self._lexicon.numbers_or_new(new_terms)])
         term_ids: NDArray[np.int32] = self._numbers[np.frombuffer(numbers, np.int32)]
         return AnalysedTexts(np.frombuffer(lengths, np.int64).copy(), term_ids)  # a copy may be written to
 

@@ -123,7 +123,7 @@ class SparseIndex(SparseView):
 
     def number_terms(self, terms: Sequence[str]) -> NDArray[np.int32]:
         """(t,) The numbers of terms, for `append_numbered`; a term that no text held gets the next one."""
-        return np.array([self.lexicon.number_or_new(term) for term in terms], np.int32)
+        return self.lexicon.numbers_or_new(terms)
 
     def _extended(self, passages: Iterable[tuple[IntArray, NDArray[np.int32]]]) -> SparseIndex:
         index = self

@@ -88,6 +88,10 @@ class Lexicon:
             all_numbers.append(numbers)
         return AnalysedTexts(np.concatenate(all_lengths), np.concatenate(all_numbers))
 
+    def numbers_or_new(self, terms: Sequence[str]) -> NDArray[np.int32]:
+        """(t,) `number_or_new` of each."""
+        return np.array([self.number_or_new(term) for term in terms], np.int32)
+
     def number_or_new(self, term: str) -> int:
         """The number of a term, which is a new one if no text held it."""
         number = self._numbers.get(term)
