@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, Self, TypeAlia
 
 import numpy as np
 
+from rag_plugin.cores import core_count
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.sparse_lexicon import AnalysedTexts, Lexicon
 
@@ -163,8 +164,7 @@ class BulkAnalysis:
 
 
 def _has_room() -> bool:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores > 1
+    return core_count() > 1
 
 
 def _started(analyzer: str) -> subprocess.Popen[bytes] | None:
