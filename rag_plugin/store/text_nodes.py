@@ -1,15 +1,16 @@
-"""Plain text nodes to JSON fields without pydantic's serialiser: 3 µs a node instead of 11.
+"""Plain text nodes to JSON fields and back without pydantic: 3 µs a node instead of 11, and 3.5 instead of 9.
 
-The result is pydantic's, to the letter, or None for whatever is out of the ordinary, which is then left to
-pydantic. The way back is pydantic's alone: validating costs 5 µs, and building the models by hand as much.
+The results are pydantic's, to the letter, or None for whatever is out of the ordinary, which is then left to
+pydantic.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from llama_index.core.schema import NodeRelationship, ObjectType, RelatedNodeInfo, TextNode
 
+_Model = TypeVar("_Model", TextNode, RelatedNodeInfo)
 _RELATED = RelatedNodeInfo.class_name()
 _LISTS = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
 _TYPES: dict[str, type] = {
@@ -34,6 +35,10 @@ _KNOWN = _DEFAULTS.keys() == {*_TYPES, "embedding"} and set(RelatedNodeInfo.mode
 }
 """False under a LlamaIndex whose nodes have other fields: then everything is pydantic's business."""
 _FIELDS = tuple((name, _TYPES[name], _DEFAULTS[name]) for name in _DEFAULTS if name in _TYPES)
+_RELATIONSHIPS = {relationship.value: relationship for relationship in NodeRelationship}
+_RELATED_DEFAULTS: dict[str, Any] = {
+    name: field.get_default(call_default_factory=True) for name, field in RelatedNodeInfo.model_fields.items()
+}
 
 
 def is_plain(metadata: object) -> TypeGuard[dict[str, Any]]:
@@ -133,3 +138,48 @@ def _fields_of_related(related: object) -> dict[str, Any] | None:
         fields["hash"] = text_hash
     fields["class_name"] = _RELATED
     return fields
+
+
+def node_of_plain_fields(fields: dict[str, Any]) -> TextNode:
+    """The node whose :func:`plain_fields` these are: what ``TextNode(**fields)`` gives, in half of the time.
+
+    Args:
+        fields: Only what :func:`plain_fields` returned, by way of JSON: nothing is validated. Becomes the node's own.
+    """
+    if not _KNOWN:
+        return TextNode(**fields)
+    given = set(fields)
+    values = _DEFAULTS | fields
+    if "metadata" not in given:
+        values["metadata"] = {}
+    for name in _LISTS:
+        if name not in given:
+            values[name] = []
+    values["relationships"] = {
+        _RELATIONSHIPS[kind]: _related(one) if type(one) is dict else [_related(each) for each in one]
+        for kind, one in fields.get("relationships", {}).items()
+    }
+    return _model(TextNode, values, given)
+
+
+def _related(described: dict[str, Any]) -> RelatedNodeInfo:
+    """The one that :func:`_fields_of_related` described."""
+    del described["class_name"]
+    given = set(described)
+    values = _RELATED_DEFAULTS | described
+    if "metadata" not in given:
+        values["metadata"] = {}
+    return _model(RelatedNodeInfo, values, given)
+
+
+_set = object.__setattr__
+
+
+def _model(kind: type[_Model], values: dict[str, Any], given: set[str]) -> _Model:
+    """What pydantic makes of valid ``values`` of all fields, ``given`` those that were not left to default."""
+    model = object.__new__(kind)
+    _set(model, "__dict__", values)
+    _set(model, "__pydantic_fields_set__", given)
+    _set(model, "__pydantic_extra__", None)
+    _set(model, "__pydantic_private__", None)
+    return model

@@ -27,7 +27,8 @@ def test_any_number_of_rows_is_read_each_once():
 
 
 @pytest.mark.parametrize(
-    "payload", [b'["TextNode",{"text":"a"}] ', b' ["TextNode",{}]', b'["TextNode",{"text":1}]']
+    "payload",
+    [b'["TextNode",{"text":"a"}] ', b' ["TextNode",{}]', b'["TextNode",{"text":1}]', b'{"text":"a"', b"{}{}"],
 )
 def test_a_payload_nobody_wrote_is_refused(payload):
     with pytest.raises(StoreCorruptedError, match="Row 7"):

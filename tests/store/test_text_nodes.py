@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.schema import NodeRelationship, ObjectType, RelatedNodeInfo, TextNode
 
-from rag_plugin.store.text_nodes import plain_fields
+from rag_plugin.store.text_nodes import node_of_plain_fields, plain_fields
 
 texts = st.text(st.characters(), max_size=8)
 flat_values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
@@ -61,6 +61,44 @@ def test_fields_are_those_pydantic_dumps_in_the_same_order(given_fields):
     short = plain_fields(node)
     if short is not None:
         assert json.dumps(short) == json.dumps(dumped(node))
+
+
+@given(fields_given)
+def test_the_way_back_makes_what_pydantic_makes(given_fields):
+    short = plain_fields(TextNode(**given_fields))
+    if short is None:
+        return
+    written = json.dumps(short)
+    ours, pydantics = node_of_plain_fields(json.loads(written)), TextNode(**json.loads(written))
+    assert state_of(ours) == state_of(pydantics)
+    assert list(vars(ours)) == list(vars(pydantics))
+    assert ours.model_dump() == pydantics.model_dump()
+
+
+def state_of(model: Any) -> Any:
+    """Everything a pydantic model is made of, models inside it as well; types told apart."""
+    if isinstance(model, TextNode | RelatedNodeInfo):
+        fields = {name: state_of(value) for name, value in vars(model).items()}
+        return (
+            type(model),
+            fields,
+            model.model_fields_set,
+            model.__pydantic_extra__,
+            model.__pydantic_private__,
+        )
+    if isinstance(model, dict):
+        return {key: state_of(value) for key, value in model.items()}
+    if isinstance(model, list):
+        return [state_of(value) for value in model]
+    return type(model), model
+
+
+def test_nodes_made_without_pydantic_share_no_container():
+    first, second = node_of_plain_fields({"id_": "a"}), node_of_plain_fields({"id_": "b"})
+    first.metadata["key"] = 1
+    first.excluded_llm_metadata_keys.append("key")
+    first.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="d")
+    assert second == TextNode(id_="b")
 
 
 def test_the_short_way_is_taken_for_what_a_chunker_makes():
