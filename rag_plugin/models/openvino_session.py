@@ -6,6 +6,8 @@ import threading
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rag_plugin.errors import MissingExtraError, ModelError
 from rag_plugin.models.dequantise import dequantised
 from rag_plugin.models.onnx_session import quantises_per_run
@@ -15,7 +17,6 @@ from rag_plugin.models.workers import thread_count
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from rag_plugin.types import IntArray
@@ -24,6 +25,19 @@ _BATCHING = Batching(token_budget=1024, pad_to=16)
 """Kernels are compiled per shape (15 to 30 ms for a new one), so lengths are rounded up; multiples of 16 also fill the
 tiles of AMX: MiniLM-L-12 gave the same bits for a text of 200 tokens padded to 208, 224 and 320, alone and beside 1, 3
 or 7 others. Four passages of 220 tokens a run took 0.86 of the time of one a run (two streams, same process)."""
+
+
+_FIRST_TENSOR = threading.Lock()
+
+
+def _meet_numpy(openvino: Any) -> None:
+    """Let OpenVINO's binding look NumPy up while no other thread uses it.
+
+    It does so at the first tensor it converts, under a lock of C++ during which it lets go of the GIL: a second thread
+    that converts its first tensor at that moment waits for that lock and keeps the GIL, and the process hangs for good.
+    """
+    with _FIRST_TENSOR:
+        np.copy(openvino.Tensor(np.zeros(1, np.float32)).data)
 
 
 class OpenVinoSession:
@@ -51,6 +65,7 @@ class OpenVinoSession:
         dynamic = graph.suffix == ".onnx" and quantises_per_run(graph)
         source = BytesIO(dequantised(graph)) if dynamic else graph
         threads = thread_count()
+        _meet_numpy(openvino)
         try:
             core = openvino.Core()
             self._compiled = core.compile_model(
