@@ -95,7 +95,7 @@ class LexicalEvidence:
         """Where the passages hold these terms: entries in `read`, whose they are, indices into ``term_ids``."""
         # Marking the few terms asked for and looking every term of the passages up in the marks costs the same
         # for 4 terms and for 50.
-        with self._pool.scratch(0, len(self.document_frequency)) as scratch:
+        with self._pool.scratch(len(self.document_frequency)) as scratch:
             marks = scratch.marks
             marks[term_ids] = np.arange(1, len(term_ids) + 1, dtype=np.int32)
             marked = marks.take(self.read.term_ids)

@@ -1,9 +1,9 @@
 """Searching postings by compiled code, where the extra ``numba`` is installed.
 
 Same scores and same order as without it, to the bit: both paths do the same double precision arithmetic in the
-same order. Only the way there differs. NumPy adds up the whole corpus in single precision, takes whoever can be
+same order. Only the way there differs. NumPy adds up the whole corpus in whole numbers, takes whoever can be
 among the best, and scores those again; here scores are exact at once, block by block in the processor's cache.
-Measured over 1,000,000 passages: half the time of NumPy's way.
+Measured over 1,000,000 passages: three fifths of the time of NumPy's way.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class SparseView:
         )
 
     def search(
-        self, query: QueryTerms | str, k: int, allowed: BoolArray | None = None, *, exact: bool = True
+        self, query: QueryTerms | str, k: int, allowed: BoolArray | None = None
     ) -> tuple[IntArray, DoubleArray]:
         """The k best live passages that hold at least one term of the query, whatever the sign of its score.
 
@@ -158,8 +158,6 @@ class SparseView:
             query: A text, or what `query` made of it.
             k: How many at most.
             allowed: (size,), the positions that may be found; None for all.
-            exact: Scores and order as `scores` gives them. False leaves them in single precision, right to about
-                six digits, and saves 0.1 to 0.2 ms: for callers that score what is found themselves.
 
         Returns:
             (m,) positions and (m,) scores, m ≤ k, by score, equal scores by position.
@@ -175,12 +173,9 @@ class SparseView:
         compiled = self._compiled_search if weights.min() > 0 else None
         if compiled is not None:
             return self._compiled_best(compiled, query, weights, k, allowed)
-        with self._shared.pool.scratch(self.size, self.term_count) as scratch:
-            found, sums = self._posting_search.candidates(query.term_ids, weights, k, allowed, scratch)
-        if exact:
-            return self._ranked(query, weights, found, k)
-        order = np.argsort(-sums, kind="stable")[:k]
-        return found[order], sums[order].astype(np.float64) + self.bm25.constant(weights / self.bm25.scale)
+        with self._shared.pool.scratch(self.term_count) as scratch:
+            found = self._posting_search.candidates(query.term_ids, weights, k, allowed, scratch.marks)
+        return self._ranked(query, weights, found, k)
 
     def search_many(
         self,
@@ -212,7 +207,7 @@ class SparseView:
         allowed: BoolArray | None,
     ) -> tuple[IntArray, DoubleArray]:
         allowed = self._live.items if allowed is None else allowed
-        with self._shared.pool.scratch(0, 0) as scratch:
+        with self._shared.pool.scratch(0) as scratch:
             found, sums = compiled.best(query.term_ids, weights, min(k, self.size), allowed, scratch.block)
         sums += self.bm25.constant(weights / self.bm25.scale)
         if self._tail.count:
@@ -247,6 +242,7 @@ class SparseView:
             segments=self._segments,
             tail=self._tail,
             lengths=self._lengths.items,
+            live=self._live.items,
             removed=self._removed,
         )
 
@@ -345,7 +341,7 @@ class SparseView:
 
     def _frequencies(self, term_ids: IntArray, positions: IntArray) -> DoubleArray:
         """(q, m) How often each term occurs in each passage."""
-        with self._shared.pool.scratch(0, self.term_count) as scratch:
+        with self._shared.pool.scratch(self.term_count) as scratch:
             return self._lists.frequencies(term_ids, np.asarray(positions, np.int64), scratch.marks)
 
     def lexical_evidence(self, positions: IntArray) -> LexicalEvidence:
