@@ -29,7 +29,12 @@ BLOCK: Final = 8192
 """Positions scored at a time: 64 KB of sums, a multiple of `_RUN`."""
 
 COMPILED_FROM: Final = BLOCK
-"""Positions from which compiled code is worth the second that loading numba takes in the background."""
+"""Positions from which compiled code is faster at all."""
+
+# Seconds of searching without compiled code after which numba is loaded. Loading takes a second in the background,
+# in which one query in thirteen waits 10 to 50 ms for the interpreter; compiled code would have saved as much by
+# then. A process of a few queries never pays for it.
+_WORTH_S: Final = 2.5
 
 # Positions looked at together for one that beats the k-th best: what fills a few vector registers.
 _RUN: Final = 64
@@ -144,7 +149,7 @@ def add_best(
 
 
 class Compiler:
-    """Compiles `add_best` in a thread of its own, for each kind of arrays when it is first asked for.
+    """Compiles `add_best` in a thread of its own, for each kind of arrays, once searches have taken long enough.
 
     The result is kept beside the module, or in the user's cache where that is read-only, so that the next
     process loads it. Nobody waits: until it is there, and for good where numba is not installed, there is none.
@@ -155,11 +160,16 @@ class Compiler:
         self._function: Callable[..., int] | None = None
         self._known: dict[tuple[str, str], Callable[..., int] | None] = {}
         self._missing = False
+        self._spent_s = 0.0
+
+    def spent(self, seconds: float) -> None:
+        """Tells how long a search took that compiled code could have done."""
+        self._spent_s += seconds
 
     def ready(self, frequencies: np.dtype[Any], lengths: np.dtype[Any]) -> Callable[..., int] | None:
         """The compiled function for these types, if it is there; otherwise it will be, one day."""
         kind = (frequencies.str, lengths.str)
-        if kind not in self._known and not self._missing:
+        if kind not in self._known and self._spent_s >= _WORTH_S and not self._missing:
             with self._lock:
                 if kind not in self._known:
                     self._known[kind] = None

@@ -96,8 +96,9 @@ class PassageLists:
         marks[term_ids] = np.arange(1, len(term_ids) + 1, dtype=np.int32)
         for source, rows, begins, ends in self._parts(positions):
             entries, until = _entries(begins, ends)
-            marked = marks[source.terms[entries]]
-            hits = np.flatnonzero(marked)
+            marked = marks.take(source.terms.take(entries))
+            # Of booleans: NumPy finds those ten times as fast as numbers other than 0.
+            hits = np.flatnonzero(marked != 0)
             which = rows[np.searchsorted(until, hits, side="right")]
             found[marked[hits] - 1, which] = source.frequencies[entries[hits]]
         marks[term_ids] = 0

@@ -3,7 +3,9 @@
     python -m tests.benchmarks.sparse [--sizes 10000 100000 1000000] [--json FILE] [--plot FILE] [--without tantivy]
 
 All engines run in one process on one machine; only ratios travel to another one. Every engine is given term
-numbers or analysed terms, so no tokeniser is measured. Queries are real questions, top 100, one at a time.
+numbers or analysed terms, so no tokeniser is measured. Queries are real questions, top 100, one at a time. What
+one more passage costs, and opening what was saved, stand beside them: an index that cannot be added to is built
+anew for that.
 """
 
 from __future__ import annotations
@@ -15,30 +17,39 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_plugin.store import sparse_view
-from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.sparse_index import SparseIndex
-from rag_plugin.store.sparse_kernel import COMPILER
 from tests.benchmarks.data import DataMissingError, data_is_required
 from tests.benchmarks.sparse_corpus import term_corpus
+from tests.benchmarks.sparse_engines import (
+    TOP,
+    compiled_code,
+    our_index,
+    passage_lists,
+    peers,
+    posting_megabytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.benchmarks.sparse_corpus import TermCorpus
+    from tests.benchmarks.sparse_engines import Peer
 
-TOP = 100
 SINGLE_WRITES = 2000
+PEER_WRITES = 20  # a commit of tantivy takes tens of milliseconds
 REPEATS = 3
-RANK_BM25_UP_TO = 10_000  # beyond, one query takes a third of a second
 NAMES = ("ours", "ours_numpy", "bm25s_numba", "bm25s_numpy", "tantivy", "rank_bm25")
+COSTS = {
+    "p50_ms": "query p50, ms",
+    "build_s": "build, s",
+    "insert_ms": "one more passage, ms",
+    "open_ms": "open and first query, ms",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,14 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Peer:
-    """Another engine, ready to be asked."""
-
-    search: Callable[[list[str]], Any]
-    megabytes: float
-
-
 def measured(corpus: TermCorpus, without: Sequence[str]) -> dict[str, Any]:
     """All figures of every engine over one corpus."""
     report: dict[str, Any] = {
@@ -87,30 +90,23 @@ def measured(corpus: TermCorpus, without: Sequence[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         engines.update(measured_ours(corpus, Path(folder) / "sparse.bin", without))
     passages: list[list[int]] | None = None
-    builders = {
-        "bm25s_numba": lambda passages: bm25s_index(corpus, passages, compiled=True),
-        "bm25s_numpy": lambda passages: bm25s_index(corpus, passages, compiled=False),
-        "tantivy": lambda passages: tantivy_index(corpus, passages),
-        "rank_bm25": lambda passages: rank_bm25_index(corpus, passages),
-    }
-    for name, build in builders.items():
-        if (
-            name in without
-            or importlib.util.find_spec(name.partition("_n")[0]) is None
-            or (name == "rank_bm25" and len(corpus.lengths) > RANK_BM25_UP_TO)
-        ):
+    for name, build in peers(len(corpus.lengths)).items():
+        if name in without:
             continue
         print(f"… {name}", file=sys.stderr, flush=True)
         if passages is None:
             passages = passage_lists(corpus)
-        began = time.perf_counter()
-        peer = build(passages)
-        built = time.perf_counter() - began
-        engines[name] = {
-            "build_s": round(built, 3),
-            "index_mb": round(peer.megabytes, 1),
-            **query_times([lambda terms=terms, ask=peer.search: ask(terms) for terms in corpus.queries]),
-        }
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            peer = build(corpus, passages, Path(folder) / "built")
+            built = time.perf_counter() - began
+            engines[name] = {
+                "build_s": round(built, 3),
+                "index_mb": round(peer.megabytes, 1),
+                **query_times([lambda terms=terms, ask=peer.search: ask(terms) for terms in corpus.queries]),
+                **opening_times(peer, corpus.queries[0], Path(folder) / "saved"),
+                **insert_times(peer, built),
+            }
     return report
 
 
@@ -137,48 +133,57 @@ def query_times(work: list[Callable[[], Any]]) -> dict[str, float]:
     }
 
 
-# --- ours --------------------------------------------------------------------------------------------------
+def opening_times(peer: Peer, terms: list[str], folder: Path) -> dict[str, float]:
+    """What it takes to open a saved index and to answer a first query, if it can be saved."""
+    if peer.saved is None:
+        return {}
+    opened = peer.saved(folder)
+    began = time.perf_counter()
+    opened()(terms)
+    return {"open_ms": round(1e3 * (time.perf_counter() - began), 1)}
+
+
+def insert_times(peer: Peer, built_s: float) -> dict[str, Any]:
+    """What one more passage costs: a write, or building anew."""
+    if peer.insert is None:
+        return {"insert_ms": round(1e3 * built_s), "insert_by": "building anew"}
+    times = []
+    for _ in range(PEER_WRITES):
+        began = time.perf_counter()
+        peer.insert()
+        times.append(time.perf_counter() - began)
+    return {"insert_ms": round(1e3 * float(np.median(times)), 3), "insert_by": "writing"}
 
 
 def measured_ours(corpus: TermCorpus, file: Path, without: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The sparse leg with compiled code where numba is installed, and without."""
-    empty = SparseIndex.empty(Analyzer.named("english"), Bm25.named("lucene"))
-    empty.number_terms(corpus.terms)
-    began = time.perf_counter()
-    index = empty.append_numbered(corpus.lengths, corpus.term_ids)
-    built = round(time.perf_counter() - began, 3)
+    """The sparse leg without compiled code, and with it where numba is installed."""
+    index, built = our_index(corpus)
     queries = [index.query_of({term: terms.count(term) for term in terms}) for terms in corpus.queries]
-    work = [lambda query=query: index.search(query, TOP) for query in queries]
     figures: dict[str, dict[str, Any]] = {}
-    compiled_from = sparse_view.COMPILED_FROM
-    sparse_view.COMPILED_FROM = sys.maxsize
-    shared = {"build_s": built, "index_mb": round(posting_megabytes(index), 1)}
-    if "ours_numpy" not in without:
-        figures["ours_numpy"] = {**shared, **query_times(work)}
-    sparse_view.COMPILED_FROM = compiled_from
-    if "ours" not in without and importlib.util.find_spec("numba") is not None:
-        for segment in index._segments:
-            kind = segment.frequencies.dtype, segment.lengths.dtype
-            if COMPILER.ready(*kind) is None:
-                COMPILER.compile(*(dtype.str for dtype in kind))
-        figures["ours"] = {**shared, **query_times(work)}
-    began = time.perf_counter()
-    index.search_many(queries, TOP)
-    batch = round(len(queries) / (time.perf_counter() - began))
-    index.save(file)
-    began = time.perf_counter()
-    opened = SparseIndex.load(file, index.analyzer, index.bm25)
-    opened_s = time.perf_counter() - began
-    began = time.perf_counter()
-    opened.search(opened.query_of(dict.fromkeys(corpus.queries[0], 1.0)), TOP)
-    first_ms = 1e3 * (time.perf_counter() - began)
-    for engine in figures.values():
-        engine.update(
-            batch_queries_per_s=batch,
-            open_s=round(opened_s, 3),
-            first_query_ms=round(first_ms, 2),
-            **single_writes(index, corpus),
-        )
+    for name, compiled in (("ours_numpy", False), ("ours", True)):
+        if name in without or (compiled and importlib.util.find_spec("numba") is None):
+            continue
+        with compiled_code(index, used=compiled):
+            times = query_times([lambda query=query: index.search(query, TOP) for query in queries])
+            began = time.perf_counter()
+            index.search_many(queries, TOP)
+            batch = round(len(queries) / (time.perf_counter() - began))
+            index.save(file)
+            began = time.perf_counter()
+            opened = SparseIndex.load(file, index.analyzer, index.bm25)
+            opened.search(opened.query_of(dict.fromkeys(corpus.queries[0], 1.0)), TOP)
+            opened_ms = round(1e3 * (time.perf_counter() - began), 1)
+            writes = single_writes(index, corpus)
+        figures[name] = {
+            "build_s": round(built, 3),
+            "index_mb": round(posting_megabytes(index), 1),
+            **times,
+            "batch_queries_per_s": batch,
+            "open_ms": opened_ms,
+            "insert_ms": writes["append_p50_ms"],
+            "insert_by": "writing",
+            **writes,
+        }
     return figures
 
 
@@ -224,81 +229,6 @@ def spread(name: str, times: list[float]) -> dict[str, float]:
     }
 
 
-def posting_megabytes(index: SparseIndex) -> float:
-    """What the segments take, both directions; bm25s keeps one."""
-    arrays = [value for segment in index._segments for value in vars(segment).values()]
-    return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray)) / 1e6
-
-
-# --- peers -------------------------------------------------------------------------------------------------
-
-
-def passage_lists(corpus: TermCorpus) -> list[list[int]]:
-    """The term numbers of every passage as Python lists, which is what the peers take."""
-    numbers = corpus.term_ids.tolist()
-    ends = np.cumsum(corpus.lengths).tolist()
-    return [numbers[end - length : end] for end, length in zip(ends, corpus.lengths.tolist(), strict=True)]
-
-
-def bm25s_index(corpus: TermCorpus, passages: list[list[int]], *, compiled: bool) -> Peer:
-    """bm25s in its Lucene variant with our parameters."""
-    import bm25s
-
-    engine = bm25s.BM25(method="lucene", k1=1.5, b=0.75, backend="numba" if compiled else "numpy")
-    vocabulary = {term: number for number, term in enumerate(corpus.terms)}
-    engine.index((passages, vocabulary), show_progress=False)
-    selection = "numba" if compiled else "numpy"
-    known = set(corpus.terms)
-    top = min(TOP, len(corpus.lengths))
-
-    def search(terms: list[str]) -> Any:
-        return engine.retrieve(
-            [[term for term in terms if term in known]],
-            k=top,
-            show_progress=False,
-            backend_selection=selection,
-        )
-
-    return Peer(search, sum(engine.scores[name].nbytes for name in ("data", "indices", "indptr")) / 1e6)
-
-
-def tantivy_index(corpus: TermCorpus, passages: list[list[int]]) -> Peer:
-    """tantivy in memory, its text split at blanks alone."""
-    import tantivy
-
-    schema = tantivy.SchemaBuilder().add_text_field("body", stored=False, tokenizer_name="whitespace").build()
-    engine = tantivy.Index(schema)
-    writer = engine.writer(heap_size=256_000_000, num_threads=1)
-    for numbers in passages:
-        writer.add_document(tantivy.Document(body=" ".join(f"t{number}" for number in numbers)))
-    writer.commit()
-    writer.wait_merging_threads()
-    engine.reload()
-    searcher = engine.searcher()
-    number_of = {term: number for number, term in enumerate(corpus.terms)}
-
-    def search(terms: list[str]) -> Any:
-        parts = [
-            (
-                tantivy.Occur.Should,
-                tantivy.Query.term_query(schema, "body", f"t{number_of[term]}", "freq"),
-            )
-            for term in terms
-            if term in number_of
-        ]
-        return searcher.search(tantivy.Query.boolean_query(parts), TOP).hits
-
-    return Peer(search, float("nan"))
-
-
-def rank_bm25_index(corpus: TermCorpus, passages: list[list[int]]) -> Peer:
-    """rank_bm25's Okapi, which scores every passage for every query."""
-    import rank_bm25
-
-    engine = rank_bm25.BM25Okapi([[corpus.terms[number] for number in numbers] for numbers in passages])
-    return Peer(lambda terms: np.argpartition(-engine.get_scores(terms), TOP)[:TOP], float("nan"))
-
-
 # --- what comes out ----------------------------------------------------------------------------------------
 
 
@@ -308,8 +238,8 @@ def table(report: dict[str, Any]) -> str:
     peer = engines.get("bm25s_numba")
     lines = [
         f"\n{report['passages']:,} passages, {report['tokens']:,} tokens, {report['terms']:,} terms",
-        f"{'':12} {'build s':>9} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'queries/s':>9} {'MB':>8}  "
-        "p50 and build to bm25s_numba",
+        f"{'':12} {'build s':>9} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'queries/s':>9} {'MB':>8} "
+        f"{'open ms':>8} {'insert ms':>10}  p50 and build to bm25s_numba",
     ]
     for name in NAMES:
         if name not in engines:
@@ -318,37 +248,40 @@ def table(report: dict[str, Any]) -> str:
         ratio = (
             f"{one['p50_ms'] / peer['p50_ms']:.2f}x, {one['build_s'] / peer['build_s']:.3f}x" if peer else ""
         )
+        opened = f"{one['open_ms']:.1f}" if "open_ms" in one else "-"
+        anew = "*" if one["insert_by"] == "building anew" else " "
         lines.append(
             f"{name:12} {one['build_s']:9.2f} {one['p50_ms']:8.3f} {one['p95_ms']:8.3f} {one['p99_ms']:8.3f} "
-            f"{one['queries_per_s']:9} {one['index_mb']:8.1f}  {ratio}"
+            f"{one['queries_per_s']:9} {one['index_mb']:8.1f} {opened:>8} {one['insert_ms']:10.2f}{anew} {ratio}"
         )
+    lines.append("open: with a first query; insert: one more passage, * by building anew")
     for name, one in engines.items():
-        if "open_s" in one:
-            rest = {key: value for key, value in one.items() if "append" in key or "remove" in key}
-            rest |= {key: one[key] for key in ("query_after_writes_max_ms", "open_s", "first_query_ms")}
-            lines.append(f"{name}: batch {one['batch_queries_per_s']}/s; {json.dumps(rest)}")
+        if "batch_queries_per_s" in one:
+            writes = {
+                key: value for key, value in one.items() if key.startswith(("append", "remove", "query_"))
+            }
+            lines.append(f"{name}: batch {one['batch_queries_per_s']}/s; {json.dumps(writes)}")
     return "\n".join(lines)
 
 
 def plot(reports: list[dict[str, Any]], file: Path) -> None:
-    """Cost of a query and of building against the number of passages."""
+    """What each engine costs against the number of passages."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, (key, label) in zip(
-        figure.subplots(1, 2), (("p50_ms", "query p50, ms"), ("build_s", "build, s")), strict=True
-    ):
-        for name in NAMES:
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    for axes, (key, label) in zip(figure.subplots(2, 2).flat, COSTS.items(), strict=True):
+        for color, name in enumerate(NAMES):
             points = [
                 (report["passages"], report["engines"][name][key])
                 for report in reports
-                if name in report["engines"]
+                if key in report["engines"].get(name, {})
             ]
             if points:
-                axes.loglog(*zip(*points, strict=True), marker="o", label=name)
+                axes.loglog(*zip(*points, strict=True), marker="o", label=name, color=f"C{color}")
         axes.set_xlabel("passages")
         axes.set_title(label)
-        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
     figure.savefig(file)
 
 

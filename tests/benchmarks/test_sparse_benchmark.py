@@ -21,9 +21,14 @@ def test_it_measures_every_engine_on_the_same_passages(tmp_path, monkeypatch):
     for engine in report["engines"].values():
         assert 0 < engine["p50_ms"] <= engine["p95_ms"] <= engine["p99_ms"]
         assert engine["build_s"] >= 0
-    assert report["engines"]["ours_numpy"]["append_max_ms"] > 0
+        assert engine["insert_ms"] > 0
+    engines = report["engines"]
+    assert engines["ours_numpy"]["append_max_ms"] > 0
+    assert engines["ours_numpy"]["open_ms"] > 0
+    assert engines["rank_bm25"]["insert_by"] == "building anew"
+    assert "open_ms" not in engines["rank_bm25"]
     printed = table(report)
     assert "300 passages" in printed
-    assert all(name in printed for name in report["engines"])
+    assert all(name in printed for name in engines)
     plot([report], tmp_path / "cost.png")
     assert (tmp_path / "cost.png").stat().st_size > 1000

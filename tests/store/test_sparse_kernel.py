@@ -67,8 +67,9 @@ def test_many_queries_at_once_are_answered_as_one_by_one(monkeypatch):
     index = index_of(random_texts(rng, 500))
     queries = [*random_texts(rng, 20, longest=6), "", "unknown"]
     masks = [None if number % 3 else rng.random(500) < 0.5 for number in range(len(queries))]
-    for compiled_from in (sys.maxsize, 0):
+    for compiled_from, threaded_from in ((sys.maxsize, sys.maxsize), (sys.maxsize, 0), (0, sys.maxsize)):
         monkeypatch.setattr(sparse_view, "COMPILED_FROM", compiled_from)
+        monkeypatch.setattr(sparse_view, "_THREADED_FROM", threaded_from)
         for given_masks in (None, masks):
             found = index.search_many(queries, 7, given_masks)
             alone = [
@@ -81,13 +82,19 @@ def test_many_queries_at_once_are_answered_as_one_by_one(monkeypatch):
     assert index.search_many([], 7) == []
 
 
-def test_the_first_searches_do_not_wait_for_the_compiler(monkeypatch):
+def test_compiling_begins_when_searches_have_taken_as_long_and_none_waits_for_it(monkeypatch):
     asked, waits = threading.Event(), threading.Event()
     compiler = Compiler()
     monkeypatch.setattr(compiler, "compile", lambda *kind: (asked.set(), waits.wait(30)))
     monkeypatch.setattr(sparse_kernel, "COMPILER", compiler)
+    monkeypatch.setattr(sparse_view, "COMPILER", compiler)
     monkeypatch.setattr(sparse_view, "COMPILED_FROM", 0)
     index = index_of(["a b", "b c"] * 300)
+    for _ in range(3):
+        assert index.search("a", 2)[0].tolist() == [0, 2]
+    assert 0 < compiler._spent_s < sparse_kernel._WORTH_S
+    assert not asked.is_set()
+    compiler.spent(sparse_kernel._WORTH_S)
     assert index.search("a", 2)[0].tolist() == [0, 2]
     assert asked.wait(30)
     assert index.search("a", 2)[0].tolist() == [0, 2]
@@ -98,6 +105,7 @@ def test_without_numba_search_is_numpy_s(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     compiler = Compiler()
     compiler.compile("|u1", "|u1")
+    compiler.spent(sparse_kernel._WORTH_S)
     assert compiler.ready(np.dtype(np.uint8), np.dtype(np.uint8)) is None
     monkeypatch.setattr(sparse_kernel, "COMPILER", compiler)
     assert CompiledSearch.of(Bm25.named("lucene"), 1.0, index_of(["a"] * 600)._segments) is None
@@ -110,8 +118,7 @@ def test_numba_compiles_it_to_the_same_answers(monkeypatch):
     index = index.remove(np.arange(0, 20_000, 9))
     for segment in index._segments:
         kind = segment.frequencies.dtype, segment.lengths.dtype
-        if sparse_kernel.COMPILER.ready(*kind) is None:
-            sparse_kernel.COMPILER.compile(*(dtype.str for dtype in kind))
+        sparse_kernel.COMPILER.compile(*(dtype.str for dtype in kind))
     monkeypatch.setattr(sparse_view, "COMPILED_FROM", 0)
     assert index._compiled_search is not None
     for query in random_texts(rng, 30, vocabulary=900, longest=8):
