@@ -8,6 +8,23 @@ from rag_plugin import html
 
 
 @dataclass(frozen=True)
+class LegShare:
+    """What one of several retrievers said about a hit.
+
+    Attributes:
+        name: What the retriever is called.
+        rank: The hit's place in its list, from 1, or None where it did not list it.
+        score: Its score there, or None.
+        part: How much of the fused score it gave.
+    """
+
+    name: str
+    rank: int | None
+    score: float | None
+    part: float
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Where one hit's score came from.
 
@@ -26,6 +43,7 @@ class Explanation:
         rerank_part: How much of the reranked score the cross-encoder gave.
         retrieval_part: How much of it retrieval gave.
         window: First and past-the-last character, in the node's text, of what the cross-encoder liked best.
+        legs: What each of several retrievers said, where other people's were fused; else empty.
         degraded: Why there is less here than was asked for, or None.
     """
 
@@ -43,12 +61,13 @@ class Explanation:
     rerank_part: float | None = None
     retrieval_part: float | None = None
     window: tuple[int, int] | None = None
+    legs: tuple[LegShare, ...] = ()
     degraded: str | None = None
 
     def __str__(self) -> str:
         def leg(name: str, rank: int | None, score: float | None, part: float | None) -> str | None:
             if score is None:
-                return None
+                return None if part is None else f"{name} (unlisted, gave {part:+.3f})"
             place = "unlisted" if rank is None else f"rank {rank}"
             gave = "" if part is None else f", gave {part:+.3f}"
             return f"{name} {score:.3f} ({place}{gave})"
@@ -57,6 +76,7 @@ class Explanation:
             f"score {self.score:.3f}",
             leg("dense", self.dense_rank, self.dense_score, self.dense_part),
             leg("sparse", self.sparse_rank, self.sparse_score, self.sparse_part),
+            *(leg(one.name, one.rank, one.score, one.part) for one in self.legs),
             None if not self.feedback_part else f"feedback {self.feedback_part:+.3f}",
             None
             if self.rerank_score is None
@@ -101,6 +121,7 @@ class Explanation:
             stages.append(("dense", *told(self.dense_rank, self.dense_score, self.dense_part)))
         if self.sparse_score is not None:
             stages.append(("sparse", *told(self.sparse_rank, self.sparse_score, self.sparse_part)))
+        stages += [(one.name, *told(one.rank, one.score, one.part)) for one in self.legs]
         if self.feedback_part:
             stages.append(("feedback", *told(None, None, self.feedback_part)))
         if self.rerank_score is not None:

@@ -29,14 +29,12 @@ from rag_plugin.retriever_arguments import (
     checked_query,
     one_transform,
 )
+from rag_plugin.retriever_fusion import RetrieverFusion
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
-from rag_plugin.store.diversity import diverse_order
 from rag_plugin.store.hybrid_search import (
-    Candidates,
-    Fused,
     LegSearch,
     Query,
-    best_first,
+    chosen,
     fuse_candidates,
     gather,
 )
@@ -45,7 +43,7 @@ from rag_plugin.store.searchable_store import SearchableStore
 from rag_plugin.store.tuned import DEFAULT_CANDIDATES, FusionSetting, RerankSetting, learned, learned_rerank
 from rag_plugin.store.view import View
 from rag_plugin.transforms.searching import Search, searched, texts_to_embed
-from rag_plugin.types import FloatArray, IntArray, Mode
+from rag_plugin.types import FloatArray, Mode
 
 dispatcher = get_dispatcher(__name__)
 
@@ -125,6 +123,11 @@ class HybridRetriever(BaseRetriever):
         self._diversity = diversity or 0.0
         self._min_score = min_score
         self._effort = effort or USUAL_EFFORT
+
+    @staticmethod
+    def from_retrievers(retrievers: Sequence[BaseRetriever], **options: Any) -> RetrieverFusion:
+        """Any LlamaIndex retrievers as legs; ``options`` are those of :class:`RetrieverFusion`."""
+        return RetrieverFusion(retrievers, **options)
 
     @property
     def store(self) -> SearchableStore:
@@ -341,7 +344,14 @@ class HybridRetriever(BaseRetriever):
                 fused = fuse_candidates(
                     near, query, candidates, rule=rule, weights=weights, feedback=feedback
                 )
-                best = self._chosen(near, candidates, fused)
+                best = chosen(
+                    near,
+                    candidates,
+                    fused.score,
+                    self._similarity_top_k,
+                    min_score=self._min_score,
+                    diversity=self._diversity,
+                )
                 clock.lap("fuse")
                 nodes = near.nodes(candidates.positions[best], selection.filters)
                 degraded = prepared[len(found)][0].degraded
@@ -383,16 +393,3 @@ class HybridRetriever(BaseRetriever):
             check_model(view, embedding_id(self._embed_model))
         sparse = self._mode != "dense" and self._own.weights[1] > 0
         return searched(view, expanded, vectors, dense=dense, sparse=sparse)
-
-    def _chosen(self, view: View, candidates: Candidates, fused: Fused) -> IntArray:
-        """Indices of the hits among the candidates, best first."""
-        score = fused.score
-        best = best_first(candidates, score, len(score))
-        listed = (candidates.dense_ranks[best] > 0) | (candidates.sparse_ranks[best] > 0)
-        best = best[listed]
-        if self._min_score is not None:
-            best = best[score[best] >= self._min_score]
-        if self._diversity and view.legs.dense is not None:
-            vectors = view.legs.dense.matrix(candidates.positions[best])
-            best = best[diverse_order(score[best], vectors, self._diversity, self._similarity_top_k)]
-        return best[: self._similarity_top_k]

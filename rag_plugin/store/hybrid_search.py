@@ -16,6 +16,7 @@ from rag_plugin.fusion import EQUAL_WEIGHTS, auto, fuse
 from rag_plugin.fusion.scale import DenseScale, query_scale
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.dense_index import DenseIndex, distance_from_similarity
+from rag_plugin.store.diversity import diverse_order
 from rag_plugin.store.sparse_evidence import Matches
 from rag_plugin.store.sparse_view import QueryTerms
 from rag_plugin.store.view import View
@@ -295,6 +296,35 @@ def weighted_terms(
 def best_first(candidates: Candidates, score: DoubleArray, k: int) -> IntArray:
     """Indices of the ``k`` best candidates, best first, ties by position (the older node first)."""
     return np.lexsort((candidates.positions, -score))[:k]
+
+
+def chosen(
+    view: View,
+    candidates: Candidates,
+    score: DoubleArray,
+    k: int,
+    *,
+    min_score: float | None = None,
+    diversity: float = 0.0,
+) -> IntArray:
+    """Indices of up to ``k`` candidates that a leg listed, best first.
+
+    Args:
+        view: Where the candidates come from.
+        candidates: All of them.
+        score: Theirs, ``(m,)``.
+        k: How many at most.
+        min_score: What is below is left out; None leaves nothing out.
+        diversity: 0 to 1, how much a candidate is held back for resembling those above it.
+    """
+    best = best_first(candidates, score, len(score))
+    best = best[(candidates.dense_ranks[best] > 0) | (candidates.sparse_ranks[best] > 0)]
+    if min_score is not None:
+        best = best[score[best] >= min_score]
+    if diversity and view.legs.dense is not None:
+        vectors = view.legs.dense.matrix(candidates.positions[best])
+        best = best[diverse_order(score[best], vectors, diversity, k)]
+    return best[:k]
 
 
 def _ranks(positions: IntArray, listed: IntArray) -> IntArray:
