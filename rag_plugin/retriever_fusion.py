@@ -108,6 +108,14 @@ class RetrieverFusion(BaseRetriever):
                 found.append(one.exception() or one.result())
         return self._fused(found)
 
+    def _handle_recursive_retrieval(self, query_bundle: QueryBundle, nodes: list[NodeWithScore]) -> Hits:
+        return Hits(super()._handle_recursive_retrieval(query_bundle, nodes))
+
+    async def _ahandle_recursive_retrieval(
+        self, query_bundle: QueryBundle, nodes: list[NodeWithScore]
+    ) -> Hits:
+        return Hits(await super()._ahandle_recursive_retrieval(query_bundle, nodes))
+
     def _late(self) -> DeadlineExceededError:
         return DeadlineExceededError(f"no answer within timeout_s={self._timeout_s}")
 
