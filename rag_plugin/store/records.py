@@ -45,6 +45,7 @@ _NODE_CLASSES: dict[str, type[BaseNode]] = {
 # Document and ImageDocument report the class name of their parent, so they go by their Python name.
 _NODE_CLASSES.update({"Document": Document, "ImageDocument": ImageDocument})
 _NAME_OF_CLASS = {cls: name for name, cls in _NODE_CLASSES.items()}
+_TEXT_NODE = _NAME_OF_CLASS[TextNode]
 
 
 _BATCH_NODES = BLOCK_ROWS
@@ -309,6 +310,11 @@ def node_from_payload(payload: bytes, *, row: int) -> BaseNode:
         return TextNode(**fields) if cls is TextNode else cls.from_dict(fields)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreCorruptedError(f"Row {row}: its node cannot be rebuilt ({error}).") from error
+
+
+def class_in_payload(payload: bytes) -> str:
+    """Name of the class of the node that a payload holds."""
+    return _TEXT_NODE if payload.startswith(_PLAIN_NODE) else str(_parsed(payload)[0])
 
 
 def metadata_from_payload(payload: bytes) -> dict[str, Any]:

@@ -6,7 +6,6 @@ of the document beside it. Ours goes under one key, :data:`OWN`, which that stor
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,7 +18,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from rag_plugin.errors import StoreFormatError
 from rag_plugin.store.bm25 import saturated
 from rag_plugin.store.filters import DOCUMENT_KEYS, is_filled
-from rag_plugin.store.records import digest_of, embedded_text_hash, node_from_payload
+from rag_plugin.store.records import class_in_payload, digest_of, embedded_text_hash, node_from_payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,7 +126,7 @@ class Facts:
             vector_hash=digest_of(vector.tobytes()).hex(),
             digest=digest_of(record.payload, record.text_hash).hex(),
             norm=float(np.sqrt(exact @ exact)),
-            node_class=json.loads(record.payload.decode("utf-8", "surrogatepass"))[0],
+            node_class=class_in_payload(record.payload),
             orphan=record.ref_doc_id is None,
             listed=tuple(sorted(key for key, value in record.metadata.items() if isinstance(value, list))),
             overridden=tuple(sorted(key for key in DOCUMENT_KEYS if is_filled(record.metadata.get(key)))),
