@@ -77,8 +77,8 @@ def mean_of_tokens(vectors: NDArray[np.float32], mask: IntArray) -> FloatArray:
 
     Source: Reimers & Gurevych 2019, "Sentence-BERT", section 3.
     """
-    weights = mask[:, :, None].astype(np.float32)
-    mean: FloatArray = (vectors * weights).sum(axis=1) / weights.sum(axis=1)
+    weights = mask.astype(np.float32)
+    mean: FloatArray = np.einsum("bl,bld->bd", weights, vectors) / weights.sum(axis=1, keepdims=True)
     return mean
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_plugin.errors import MissingExtraError, ModelError
+from rag_plugin.models.attention import lightened
 from rag_plugin.models.dequantise import dequantised
 from rag_plugin.models.onnx_session import quantises_per_run
 from rag_plugin.models.session import Batching
@@ -69,7 +70,9 @@ class OpenVinoSession:
         try:
             core = openvino.Core()
             self._compiled = core.compile_model(
-                core.read_model(source), "CPU", {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
+                lightened(core.read_model(source)),
+                "CPU",
+                {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads},
             )
         except RuntimeError as error:
             written_as = "OpenVINO" if graph.suffix == ".xml" else "ONNX"
