@@ -33,6 +33,7 @@ from rag_plugin.store.sparse_segment import (
     merged,
     renumbered,
     segment_of,
+    segment_of_many,
 )
 from rag_plugin.store.sparse_snapshot import SparseState, read_state, write_state
 from rag_plugin.store.sparse_tail import Tail
@@ -136,18 +137,20 @@ class SparseIndex(SparseView):
         return replace(index, _segments=segments)
 
     def _with_counted(self, lengths: IntArray, term_ids: NDArray[np.int32]) -> SparseIndex:
-        starts, terms, frequencies = counted_terms(lengths, term_ids)
         segments, tail = self._segments, self._tail
-        if tail.has_room(len(lengths), len(terms)):
+        document_frequency = np.zeros(len(self.lexicon), np.int32)
+        document_frequency[: self.term_count] = self._document_frequency
+        if tail.has_room(len(lengths), len(term_ids)):
+            starts, terms, frequencies = counted_terms(lengths, term_ids)
             tail = tail.appended(starts, terms, frequencies)
+            _count(document_frequency, terms, 1)
         else:
             if tail.count:
                 segments = (*segments, self._tail_segment())
-            segments = (*segments, segment_of(self.size, starts, terms, frequencies, lengths))
+            segment = segment_of_many(self.size, lengths, term_ids, len(document_frequency))
+            segments = (*segments, segment)
             tail = Tail.empty(self.size + len(lengths))
-        document_frequency = np.zeros(len(self.lexicon), np.int32)
-        document_frequency[: self.term_count] = self._document_frequency
-        _count(document_frequency, terms, 1)
+            document_frequency[segment.terms] += np.diff(segment.starts).astype(np.int32)
         return replace(
             self,
             live_count=self.live_count + len(lengths),

@@ -320,6 +320,20 @@ def test_passages_numbered_elsewhere_make_the_same_index(small_thresholds):
             index.append_numbered(wrong_lengths, np.array(wrong_numbers, np.int32))
 
 
+@pytest.mark.parametrize("longest", [200, 300, 70_000])
+def test_repetitions_are_counted_however_many(longest):
+    texts = ["a b a", "b " * 7 + "c " * longest, "", "c"]
+    index = index_of(texts).append(texts * 200)
+    for position in (1, 3, 5, 801):
+        _, term_ids, counts = index.passage_terms([position])
+        held = dict(zip(index.term_names(term_ids), counts.tolist(), strict=True))
+        assert held == Counter(texts[position % 4].split())
+    everywhere = np.arange(index.size)
+    found, scores = index.search("c", 500)
+    assert scores.tolist() == index.scores("c", found).tolist() == sorted(scores, reverse=True)
+    assert set(found.tolist()) == set(everywhere[everywhere % 2 == 1].tolist())
+
+
 @pytest.mark.parametrize("keep", [[True, True, True], [True, False]])
 def test_compacting_with_a_wrong_mask_is_refused(keep):
     with pytest.raises(InvalidInputError):
