@@ -6,9 +6,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode
 
 from rag_plugin.embeddings.context import context_of
@@ -173,7 +175,9 @@ class IngestionRun:
             return
         for document in checked:
             try:
-                yield document, list(self._chunker([document]))
+                with _trace(self._chunker):
+                    nodes = list(self._chunker([document]))
+                yield document, nodes
             except Exception as error:  # noqa: BLE001 - parsers are others' code and raise anything
                 yield document, error
 
@@ -268,7 +272,8 @@ class IngestionRun:
         retry = 0
         while True:
             try:
-                return self._embed_model.get_text_embedding_batch(texts)
+                with _trace(self._embed_model):
+                    return self._embed_model.get_text_embedding_batch(texts)
             except Exception as error:
                 if not is_transient(error):
                     raise
@@ -344,6 +349,12 @@ class IngestionRun:
             tokens=self._counts["tokens"],
             seconds=seconds,
         )
+
+
+def _trace(component: TransformComponent) -> AbstractContextManager[None]:
+    """A trace of LlamaIndex's around one call: outside of any, its callbacks keep the id of every event for ever."""
+    callbacks = getattr(component, "callback_manager", None)
+    return callbacks.as_trace("ingest") if isinstance(callbacks, CallbackManager) else nullcontext()
 
 
 def _whole_document(document: BaseNode) -> BaseNode:

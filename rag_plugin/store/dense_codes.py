@@ -16,6 +16,7 @@ import numpy as np
 
 from rag_plugin.store.dense_effort import SearchEffort
 from rag_plugin.store.dense_kinds import family
+from rag_plugin.store.resident import let_go
 from rag_plugin.types import BoolArray, FloatArray, IntArray, Metric
 
 _SEED = 1234
@@ -82,7 +83,9 @@ class VectorCodes:
         index = faiss.clone_index(self.index)
         with one_thread():
             for start in range(0, len(rows), _ADDED_AT_ONCE):
-                index.add(np.ascontiguousarray(rows[start : start + _ADDED_AT_ONCE]))
+                some = rows[start : start + _ADDED_AT_ONCE]
+                index.add(np.ascontiguousarray(some))
+                let_go(some)  # searches read few of them
         return VectorCodes(self.kind, self.metric, index, self.trained_at)
 
     def is_outgrown(self, size: int) -> bool:

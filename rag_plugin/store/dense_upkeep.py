@@ -19,6 +19,7 @@ from rag_plugin.store.dense_effort import SearchEffort
 from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.dense_kinds import checked_kind, kind_at
 from rag_plugin.store.legs import Legs
+from rag_plugin.store.resident import let_go
 from rag_plugin.types import IntArray
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def brought_up(dense: DenseIndex, kind: str) -> VectorCodes | None:
     codes = dense.codes
     if codes is None or _must_be_trained(codes, dense, kind):
         sample = dense.matrix(training_positions(concrete, dense.size))
+        let_go(dense.base)
         codes = VectorCodes.trained(concrete, dense.metric, sample, dense.size)
     for _, rows in dense.blocks(codes.count):
         codes = codes.extended(rows)
@@ -79,6 +81,7 @@ def recall_through(codes: VectorCodes, dense: DenseIndex) -> float:
         _, near = through.search(probe, 10)
         # By similarity, not by position: of equal vectors any will do.
         held.append(np.count_nonzero(near >= best[-1]) / len(best))
+    let_go(dense.base)
     return float(np.mean(held))
 
 

@@ -31,6 +31,7 @@ from rag_plugin.store.leg_source import LegSource, LoadedLegs
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.paths import prepare_folder
 from rag_plugin.store.records import Incoming
+from rag_plugin.store.resident import trim_heap
 from rag_plugin.store.view import View
 from rag_plugin.store.writer_lock import WriterLock
 from rag_plugin.types import Metric, WriteReport
@@ -43,6 +44,9 @@ _SNAPSHOT_ON_CLOSE_ROWS = 500
 """Fewer rows than this are replayed at the next opening in less time than a snapshot takes to write."""
 _COMPACT_SHARE = 0.3
 """Share of tombstones at which a snapshot renumbers the legs: searches scan tombstones too."""
+
+_TRIM_AFTER_ROWS = 512
+"""Rows written before freed memory is given back, which takes 1 ms: a hundredth of what writing them takes."""
 
 _NOTHING = Incoming()
 
@@ -90,6 +94,7 @@ class Engine:
         self._read_only = read_only
         self._lock = WriterLock(folder, timeout_s) if folder is not None and not read_only else None
         self._process = os.getpid()
+        self._rows_since_trim = 0
         self._write_lock = RLock()  # writers take turns, and so does who replays the log
         with ExitStack() as undo:  # a store that cannot be opened leaves nothing open
             if self._lock is not None:
@@ -158,7 +163,9 @@ class Engine:
 
     def _open_legs(self, store_id: str) -> None:
         configuration = snapshots.Configuration(store_id, self.metric, self.analyzer.fingerprint())
-        self._source = LegSource(self.folder, configuration, self.analyzer, self.bm25)
+        self._source = LegSource(
+            self.folder, configuration, self.analyzer, self.bm25, writes=not self._read_only
+        )
         self._upkeep = DenseUpkeep(
             self.dense_kind,
             folder=self.folder,
@@ -220,24 +227,29 @@ class Engine:
             StoreWriteError: The disk refused; nothing changed.
         """
         self._catch_up()
-        count = len(incoming.node_ids)
         with self._write_lock:
-            with garbage_left(count), self.database.transaction() as connection:
-                written = writes.begun(connection)
-                legs = self._legs
-                steps = writes.carried_out(
-                    connection, self._legs, written, incoming, drop_documents, drop_nodes
-                )
-                for step, texts in analysed(legs.sparse.lexicon, count, steps):
-                    legs = legs.removed(step.removed).added(step, texts, self.metric)
-                if not written.rows_touched:
-                    return written.report(incoming.repeated)
-                legs = legs.at(written.log(connection))
-            self._legs = legs
-            self._rows_since_snapshot += written.rows_touched
-            self._after_write()
-        self._upkeep.begin()
+            written = self._carried_out(incoming, drop_documents, drop_nodes)
+            if written.rows_touched:
+                self._after_write(written.rows_touched)
+        if written.rows_touched:
+            self._upkeep.begin()
         return written.report(incoming.repeated)
+
+    def _carried_out(
+        self, incoming: Incoming, drop_documents: Collection[str], drop_nodes: Collection[str]
+    ) -> writes.Written:
+        count = len(incoming.node_ids)
+        with garbage_left(count), self.database.transaction() as connection:
+            written = writes.begun(connection)
+            legs = self._legs
+            steps = writes.carried_out(connection, legs, written, incoming, drop_documents, drop_nodes)
+            for step, texts in analysed(legs.sparse.lexicon, count, steps):
+                legs = legs.removed(step.removed).added(step, texts, self.metric)
+            if not written.rows_touched:
+                return written
+            legs = legs.at(written.log(connection))
+        self._legs = legs
+        return written
 
     @property
     def dimension(self) -> int | None:
@@ -286,7 +298,9 @@ class Engine:
 
     # --- snapshots ---------------------------------------------------------------------------------------
 
-    def _after_write(self) -> None:
+    def _after_write(self, rows: int) -> None:
+        self._rows_since_snapshot += rows
+        self._rows_since_trim += rows
         due = max(_SNAPSHOT_AFTER_ROWS, self._legs.size // 2)
         if self.folder is not None and self._rows_since_snapshot >= due:
             try:
@@ -295,6 +309,9 @@ class Engine:
                 # The write itself is safe; without a snapshot the next opening is slower, nothing else.
                 logger.warning("%s", error)
         self.database.fold_wal()
+        if self._rows_since_trim >= _TRIM_AFTER_ROWS:
+            self._rows_since_trim = 0
+            trim_heap()
 
     def _save_snapshot(self) -> None:
         if self.folder is None or self._legs.change == self._snapshot_change:
@@ -312,6 +329,7 @@ class Engine:
         if legs is self._legs and legs.dense is not None and mapped.dense is not None:
             mapped = replace(mapped, dense=legs.dense.moved_onto(mapped.dense.base))  # it keeps its codes
         self._legs = mapped
+        self._rows_since_trim = _TRIM_AFTER_ROWS  # there is much to give back now
         previous, self._snapshot_change = self._snapshot_change, legs.change
         self._rows_since_snapshot = 0
         with self.database.transaction() as connection:

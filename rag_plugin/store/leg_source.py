@@ -46,16 +46,23 @@ class LegSource:
         configuration: What its legs are built with.
         analyzer: For the sparse leg.
         bm25: For the sparse leg.
+        writes: Whether the folder may be written to.
     """
 
     folder: Path | None
     configuration: snapshots.Configuration
     analyzer: Analyzer
     bm25: Bm25
+    writes: bool
+
+    @property
+    def _room(self) -> Path | None:
+        """Where the sparse leg may keep large arrays in unnamed files."""
+        return self.folder if self.writes else None
 
     def empty(self, change: int = 0) -> Legs:
         """Legs over no nodes."""
-        return Legs.empty(SparseIndex.empty(self.analyzer, self.bm25), change=change)
+        return Legs.empty(SparseIndex.empty(self.analyzer, self.bm25, folder=self._room), change=change)
 
     def newest(self, connection: sqlite3.Connection, change: int) -> LoadedLegs:
         """Legs at ``change`` from the newest usable snapshot and the log, else from the truth alone.
@@ -71,6 +78,7 @@ class LegSource:
                 self.configuration,
                 analyzer=self.analyzer,
                 bm25=self.bm25,
+                room=self._room,
                 token_of=lambda number: change_log.token_of(connection, number),
             )
         if legs is not None:
@@ -92,7 +100,9 @@ class LegSource:
         Raises:
             StoreCorruptedError: Damaged, or not a snapshot of this store.
         """
-        return snapshots.load(path, self.configuration, token, analyzer=self.analyzer, bm25=self.bm25)
+        return snapshots.load(
+            path, self.configuration, token, analyzer=self.analyzer, bm25=self.bm25, room=self._room
+        )
 
     def caught_up(self, connection: sqlite3.Connection, legs: Legs, change: int) -> Legs | None:
         """``legs`` brought to ``change`` by replay; None when the log no longer reaches back to them.

@@ -31,6 +31,7 @@ from rag_plugin.store.durable import flush
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.legs import Legs
+from rag_plugin.store.resident import let_go
 from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.types import Metric
 
@@ -137,6 +138,7 @@ def load_newest(
     *,
     analyzer: Analyzer,
     bm25: Bm25,
+    room: Path | None,
     token_of: Callable[[int], bytes | None],
 ) -> Legs | None:
     """The legs of the newest usable snapshot, or None.
@@ -146,6 +148,7 @@ def load_newest(
         configuration: What the legs must have been built with.
         analyzer: For the sparse leg.
         bm25: For the sparse leg.
+        room: Where the sparse leg may keep large arrays in unnamed files; None for memory.
         token_of: Random name of a change, None of one the database does not know (any more).
 
     Raises:
@@ -159,7 +162,7 @@ def load_newest(
             )
             continue
         try:
-            return load(path, configuration, token, analyzer=analyzer, bm25=bm25)
+            return load(path, configuration, token, analyzer=analyzer, bm25=bm25, room=room)
         except StoreCorruptedError as error:
             if not path.exists():
                 raise SnapshotReplacedError(f"Snapshot {path} was replaced while it was read.") from error
@@ -167,20 +170,35 @@ def load_newest(
     return None
 
 
-def load(path: Path, configuration: Configuration, token: bytes, *, analyzer: Analyzer, bm25: Bm25) -> Legs:
+def load(
+    path: Path,
+    configuration: Configuration,
+    token: bytes,
+    *,
+    analyzer: Analyzer,
+    bm25: Bm25,
+    room: Path | None,
+) -> Legs:
     """The legs in the snapshot at ``path``, vectors memory-mapped.
 
     Raises:
         StoreCorruptedError: Damaged, or not a snapshot of this configuration and history.
     """
     try:
-        return _load(path, configuration, token, analyzer, bm25)
+        return _load(path, configuration, token, analyzer, bm25, room)
     except (OSError, ValueError, KeyError, TypeError, StoreFormatError) as error:
         # ValueError, KeyError and TypeError are how damaged JSON and .npy headers show themselves.
         raise StoreCorruptedError(f"it cannot be read ({type(error).__name__}: {error})") from error
 
 
-def _load(path: Path, configuration: Configuration, token: bytes, analyzer: Analyzer, bm25: Bm25) -> Legs:
+def _load(
+    path: Path,
+    configuration: Configuration,
+    token: bytes,
+    analyzer: Analyzer,
+    bm25: Bm25,
+    room: Path | None,
+) -> Legs:
     manifest = _manifest(path)
     if manifest["version"] != _VERSION or manifest["configuration"] != asdict(configuration):
         raise StoreCorruptedError(
@@ -201,7 +219,7 @@ def _load(path: Path, configuration: Configuration, token: bytes, analyzer: Anal
         # asarray drops the memmap class, whose every slice costs microseconds; the memory stays mapped.
         vectors = np.asarray(np.load(path / _VECTORS, allow_pickle=False, mmap_mode="r"))
         dense = DenseIndex.over(vectors, configuration.metric)
-    sparse = SparseIndex.load(path / _SPARSE, analyzer, bm25)
+    sparse = SparseIndex.load(path / _SPARSE, analyzer, bm25, folder=room)
     if not len(rows) == len(alive) == len(ids) == sparse.size or (
         dense is not None and dense.size != sparse.size
     ):
@@ -216,7 +234,6 @@ def _write_arrays(folder: Path, legs: Legs) -> None:
     np.save(folder / _ALIVE, legs.alive, allow_pickle=False)
     np.save(folder / _IDS, legs.ids.table.items, allow_pickle=False)
     if legs.dense is not None:
-        parts = [np.ascontiguousarray(part) for part in (legs.dense.base, legs.dense.tail.items)]
         header = {
             "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
             "fortran_order": False,
@@ -225,8 +242,9 @@ def _write_arrays(folder: Path, legs: Legs) -> None:
         # Not through a memory map, where a full disk is no error but a SIGBUS that ends the process.
         with (folder / _VECTORS).open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for part in parts:
-                file.write(part.data)
+            for _, rows in legs.dense.blocks(0):
+                file.write(np.ascontiguousarray(rows).data)
+                let_go(rows)
     legs.sparse.save(folder / _SPARSE)
 
 

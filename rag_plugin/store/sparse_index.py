@@ -77,13 +77,19 @@ class SparseIndex(SparseView):
     """
 
     @classmethod
-    def empty(cls, analyzer: Analyzer, bm25: Bm25) -> SparseIndex:
-        """An index without passages."""
+    def empty(cls, analyzer: Analyzer, bm25: Bm25, *, folder: Path | None = None) -> SparseIndex:
+        """An index without passages.
+
+        Args:
+            analyzer: Takes texts apart.
+            bm25: How to rank.
+            folder: Where large segments may lie in unnamed files; None for memory.
+        """
         return cls(
             bm25=bm25,
             live_count=0,
             total_length=0,
-            _shared=Shared(Lexicon(analyzer), ScratchPool(), MergeInBackground()),
+            _shared=Shared(Lexicon(analyzer), ScratchPool(), MergeInBackground(folder)),
             _segments=(),
             _tail=Tail.empty(0),
             _lengths=GrowingArray(np.empty(0, np.int32)),
@@ -208,11 +214,12 @@ class SparseIndex(SparseView):
                 f"Cannot compact with a mask of {len(keep)} positions, {np.count_nonzero(keep)} kept: expected "
                 f"{self.size}, keeping live positions only ({self.live_count} are live)."
             )
-        fresh = SparseIndex.empty(self.analyzer, self.bm25)
+        folder = self._shared.background.folder
+        fresh = SparseIndex.empty(self.analyzer, self.bm25, folder=folder)
         if not keep.any():
             return fresh
         segments = (*self._segments, self._tail_segment()) if self._tail.count else self._segments
-        whole = merged(segments, keep)
+        whole = merged(segments, keep, folder)
         names = self.lexicon.terms
         shared = replace(
             fresh._shared, lexicon=Lexicon(self.analyzer, [names[term] for term in whole.terms.tolist()])
@@ -257,13 +264,14 @@ class SparseIndex(SparseView):
         write_state(target, state)
 
     @classmethod
-    def load(cls, path: Path, analyzer: Analyzer, bm25: Bm25) -> SparseIndex:
+    def load(cls, path: Path, analyzer: Analyzer, bm25: Bm25, *, folder: Path | None = None) -> SparseIndex:
         """Opens what `save` wrote, by memory map; the file must stay as it is while the index is in use.
 
         Args:
             path: The file.
             analyzer: The one the index was made with.
             bm25: How to rank; the file holds counts only, so any variant will do.
+            folder: As `empty` takes it.
 
         Raises:
             StoreFormatError: Written by another version, or with another analyzer.
@@ -276,7 +284,7 @@ class SparseIndex(SparseView):
                 f"{path} was made with the analyzer {state.analyzer!r}, expected {analyzer.fingerprint()!r}. "
                 "Delete the file: it is rebuilt from the database."
             )
-        index = cls.empty(analyzer, bm25)
+        index = cls.empty(analyzer, bm25, folder=folder)
         return replace(
             index,
             live_count=int(np.count_nonzero(state.live)),

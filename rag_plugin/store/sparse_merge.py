@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from rag_plugin.store.sparse_segment import merged
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rag_plugin.store.sparse_segment import Segment
     from rag_plugin.types import BoolArray
 
@@ -26,9 +28,13 @@ class MergeInBackground:
 
     Segments never change, so the thread needs no lock: the writer takes the result over in a later write, if
     its view still holds the segments that were merged. Passages removed meanwhile stay hidden by the view.
+
+    Attributes:
+        folder: Where what is merged may lie in unnamed files while it is large; None for memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self._inputs: tuple[Segment, ...] = ()
         self._result: Future[Segment] | None = None
 
@@ -38,7 +44,7 @@ class MergeInBackground:
             return
         executor = ThreadPoolExecutor(1, thread_name_prefix="rag-plugin-merge")
         self._inputs = segments
-        self._result = executor.submit(merged, segments, live)
+        self._result = executor.submit(merged, segments, live, self.folder)
         executor.shutdown(wait=False)  # the thread ends with its merge
 
     def busy_until(self, segments: tuple[Segment, ...]) -> int:
@@ -101,7 +107,7 @@ def settled(
     if not chosen:
         return segments
     if total <= max(inline_postings, INLINE_POSTINGS):
-        return (*segments[:begin], merged(chosen, live))
+        return (*segments[:begin], merged(chosen, live, background.folder))
     background.start(chosen, live)
     return segments
 

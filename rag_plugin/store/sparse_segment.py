@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from rag_plugin.store.resident import let_go, passed_through, roomy_array
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -176,12 +180,15 @@ def segment_of(
     )
 
 
-def merged(segments: Sequence[Segment], live: BoolArray) -> Segment:
+def merged(segments: Sequence[Segment], live: BoolArray, folder: Path | None = None) -> Segment:
     """One segment from consecutive ones, without the postings of removed passages.
+
+    Term by term, so that of neither side more than a few terms has to lie in memory.
 
     Args:
         segments: In order of position, each beginning where the one before ends.
         live: (≥ last position,) False for removed passages.
+        folder: Where large arrays may lie in unnamed files; None for memory.
     """
     segments = [_without_removed(segment, live) for segment in segments]
     if len(segments) == 1:
@@ -193,21 +200,25 @@ def merged(segments: Sequence[Segment], live: BoolArray) -> Segment:
         counts[place] += np.diff(segment.starts)
     starts = _starts(counts)
     total = int(starts[-1])
-    positions = np.empty(total, np.int32)
-    frequencies = np.empty(total, np.result_type(*(segment.frequencies for segment in segments)))
-    lengths = np.empty(total, np.result_type(*(segment.lengths for segment in segments)))
+    positions = roomy_array(total, np.int32, folder)
+    frequencies = roomy_array(total, np.result_type(*(segment.frequencies for segment in segments)), folder)
+    lengths = roomy_array(total, np.result_type(*(segment.lengths for segment in segments)), folder)
     # Postings of one term stay in the order of the segments, which is that of their positions: no sorting.
     cursor = starts[:-1].copy()
-    for segment, place in zip(segments, places, strict=True):
-        widths = np.diff(segment.starts)
-        moved_by = cursor[place] - segment.starts[:-1]
-        for group, step in _steps(segment.starts):
-            target = np.repeat(moved_by[group], widths[group])
-            target += np.arange(step.start, step.stop)
-            positions[target] = segment.positions[step]
-            frequencies[target] = segment.frequencies[step]
-            lengths[target] = segment.lengths[step]
-        cursor[place] += widths
+    for group, step in _steps(starts):
+        for segment, place in zip(segments, places, strict=True):
+            begin, end = np.searchsorted(place, (group.start, group.stop)).tolist()
+            own_starts, own_place = segment.starts[begin : end + 1], place[begin:end]
+            own_step = slice(int(own_starts[0]), int(own_starts[-1]))
+            widths = np.diff(own_starts)
+            target = np.repeat(cursor[own_place] - own_starts[:-1], widths)
+            target += np.arange(own_step.start, own_step.stop)
+            positions[target] = segment.positions[own_step]
+            frequencies[target] = segment.frequencies[own_step]
+            lengths[target] = segment.lengths[own_step]
+            cursor[own_place] += widths
+            _let_go(own_step, segment.positions, segment.frequencies, segment.lengths)
+        _let_go(step, positions, frequencies, lengths)
     return Segment(
         first=segments[0].first,
         count=sum(segment.count for segment in segments),
@@ -217,9 +228,26 @@ def merged(segments: Sequence[Segment], live: BoolArray) -> Segment:
         frequencies=frequencies,
         lengths=lengths,
         passage_starts=_starts(np.concatenate([np.diff(segment.passage_starts) for segment in segments])),
-        passage_terms=np.concatenate([segment.passage_terms for segment in segments]),
-        passage_frequencies=np.concatenate([segment.passage_frequencies for segment in segments]),
+        passage_terms=_strung([segment.passage_terms for segment in segments], folder),
+        passage_frequencies=_strung([segment.passage_frequencies for segment in segments], folder),
     )
+
+
+def _strung(arrays: Sequence[NDArray[Any]], folder: Path | None) -> NDArray[Any]:
+    """Arrays one after the other, in a file of ``folder`` if they are large."""
+    whole = roomy_array(sum(map(len, arrays)), np.result_type(*arrays), folder)
+    begin = 0
+    for piece in chain.from_iterable(map(passed_through, arrays)):
+        there = slice(begin, begin + len(piece))
+        whole[there] = piece
+        let_go(whole[there])
+        begin = there.stop
+    return whole
+
+
+def _let_go(step: slice, *arrays: NDArray[Any]) -> None:
+    for array in arrays:
+        let_go(array[step])
 
 
 def _without_removed(segment: Segment, live: BoolArray) -> Segment:
@@ -234,12 +262,14 @@ def _without_removed(segment: Segment, live: BoolArray) -> Segment:
         postings.append(
             [array[step][kept] for array in (segment.positions, segment.frequencies, segment.lengths)]
         )
+        _let_go(step, segment.positions, segment.frequencies, segment.lengths)
     widths = np.concatenate(counts)
     passage_widths = np.diff(segment.passage_starts)
     listed = []
     for group, step in _steps(segment.passage_starts):
         kept = np.repeat(stays[group], passage_widths[group])
         listed.append([array[step][kept] for array in (segment.passage_terms, segment.passage_frequencies)])
+        _let_go(step, segment.passage_terms, segment.passage_frequencies)
     positions, frequencies, lengths = _joined(
         postings, segment.positions, segment.frequencies, segment.lengths
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import numpy as np
 
 from rag_plugin.errors import StoreCorruptedError, StoreFormatError
+from rag_plugin.store.resident import let_go, passed_through
 from rag_plugin.store.sparse_segment import Segment
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def write_state(file: BinaryIO, state: SparseState) -> None:
     for array in arrays.values():
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         file.write(little.data)
+        let_go(array)
         file.write(b"\0" * (-little.nbytes % _ALIGNMENT))
 
 
@@ -195,19 +197,23 @@ def _expect_sound(segment: Segment, number: int, term_count: int) -> None:
     _expect_starts(segment.starts, len(segment.terms), postings, f"{number}.starts")
     _expect_starts(segment.passage_starts, segment.count, postings, f"{number}.passage_starts")
     _expect_within(segment.terms, 0, term_count - 1, "a term number")
-    _expect(bool((segment.terms[1:] > segment.terms[:-1]).all()), f"array {number}.terms does not ascend")
+    ascends = all(bool((piece[1:] > piece[:-1]).all()) for piece in passed_through(segment.terms, overlap=1))
+    _expect(ascends, f"array {number}.terms does not ascend")
     _expect_within(segment.passage_terms, 0, term_count - 1, "a term number")
     _expect_within(segment.positions, segment.first, segment.first + segment.count - 1, "a position")
 
 
 def _expect_starts(starts: IntArray, count: int, total: int, name: str) -> None:
     sound = len(starts) == count + 1 and starts[0] == 0 and starts[-1] == total
-    _expect(bool(sound and (starts[1:] >= starts[:-1]).all()), f"array {name} does not divide {total} items")
+    ascends = sound and all(
+        bool((piece[1:] >= piece[:-1]).all()) for piece in passed_through(starts, overlap=1)
+    )
+    _expect(ascends, f"array {name} does not divide {total} items")
 
 
 def _expect_within(values: NDArray[Any], least: int, most: int, what: str) -> None:
-    if len(values):
-        low, high = int(values.min()), int(values.max())
+    for piece in passed_through(values):
+        low, high = int(piece.min()), int(piece.max())
         _expect(least <= low and high <= most, f"{what} is outside {least} to {most}: {low} to {high}")
 
 
