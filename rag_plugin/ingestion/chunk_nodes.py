@@ -30,6 +30,11 @@ _SOURCE, _PREVIOUS, _NEXT = NodeRelationship.SOURCE, NodeRelationship.PREVIOUS, 
 _OWN_FIELDS: Final = frozenset({"id_", "text", "start_char_idx", "end_char_idx", "metadata", "relationships"})
 """What each chunk has for itself."""
 
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The first two bits of a hexadecimal digit replaced by 10."""
+
+_set: Final = object.__setattr__
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -58,6 +63,10 @@ class ChunkMold:
             **templates,
         )
         self._common = common.__dict__
+        self._unembedded, self._unread = (
+            common.excluded_embed_metadata_keys,
+            common.excluded_llm_metadata_keys,
+        )
         self._given = common.model_fields_set | _OWN_FIELDS
         # Without the document's hash: with it, one edit would rewrite every chunk of the document.
         origin = RelatedNodeInfo(node_id=ref_doc_id, node_type=ObjectType.DOCUMENT)
@@ -75,22 +84,18 @@ class ChunkMold:
             end: The one after its last.
             metadata: All of it; the node keeps the dict.
         """
-        common = self._common
-        return _made(
-            TextNode,
-            {
-                **common,
-                "id_": node_id,
-                "text": text,
-                "start_char_idx": start,
-                "end_char_idx": end,
-                "metadata": metadata,
-                "excluded_embed_metadata_keys": common["excluded_embed_metadata_keys"].copy(),
-                "excluded_llm_metadata_keys": common["excluded_llm_metadata_keys"].copy(),
-                "relationships": self._relationships.copy(),
-            },
-            self._given,
-        )
+        fields = (
+            self._common.copy()
+        )  # filled one by one: a dict literal that begins with it takes twice as long
+        fields["id_"] = node_id
+        fields["text"] = text
+        fields["start_char_idx"] = start
+        fields["end_char_idx"] = end
+        fields["metadata"] = metadata
+        fields["excluded_embed_metadata_keys"] = self._unembedded.copy()
+        fields["excluded_llm_metadata_keys"] = self._unread.copy()
+        fields["relationships"] = self._relationships.copy()
+        return _made(TextNode, fields, self._given)
 
     def chain(self, nodes: Sequence[TextNode]) -> None:
         """Tell each node of :meth:`node` which comes before and after it."""
@@ -123,22 +128,16 @@ def stable_node_id(ref_doc_id: str, text: str, occurrence: int) -> str:
     digest = blake2b(name, digest_size=16).hexdigest()
     # Version 5, variant 1 (RFC 9562, 4.1 and 5.5): the mark for "derived from a name by a hash". Spelt by hand,
     # as uuid.UUID takes longer than the hash.
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:]}"
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:]}"
 
 
 def _made(kind: type[_Model], fields: dict[str, Any], given: set[str]) -> _Model:
-    """A model with all its fields, of the right types, as pydantic restores one from its pickled state."""
-    made = kind.__new__(kind)
-    BaseModel.__setstate__(
-        made,
-        {
-            "__dict__": fields,
-            "__pydantic_fields_set__": given.copy(),
-            "__pydantic_extra__": None,
-            "__pydantic_private__": None,
-        },
-    )
+    """A model with all its fields, of the right types: what pydantic's ``__setstate__`` does, in half of its time."""
+    made = object.__new__(kind)
+    _set(made, "__dict__", fields)
+    _set(made, "__pydantic_fields_set__", given.copy())
+    _set(made, "__pydantic_extra__", None)
+    _set(made, "__pydantic_private__", None)
     return made
 
 

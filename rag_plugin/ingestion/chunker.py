@@ -312,8 +312,8 @@ class RecursiveChunker(NodeParser):
     def _node_id(self, index: int, node: BaseNode, ref_doc_id: str, text: str, seen: Counter[str]) -> str:
         if self.id_func is not default_id_func:
             return str(self.id_func(index, node))
-        occurrence = seen[text]
-        seen[text] += 1
+        occurrence = seen.get(text, 0)
+        seen[text] = occurrence + 1
         return stable_node_id(ref_doc_id, text, occurrence)
 
 

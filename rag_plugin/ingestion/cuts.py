@@ -6,6 +6,7 @@ gone through once, by position, so offsets are exact, nothing is lost between ch
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from rag_plugin.ingestion.graphemes import may_cut
@@ -14,7 +15,6 @@ from rag_plugin.ingestion.languages import DEFAULT_SEPARATORS, Separators
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rag_plugin.ingestion.languages import Separator
     from rag_plugin.ingestion.rulers import Ruler
 
 _Level: TypeAlias = "list[tuple[str, int, int]]"
@@ -44,7 +44,7 @@ def spans(
         searched: Where separators are looked for, as long as ``text``; None means in ``text`` itself.
     """
     searched = text if searched is None else searched
-    levels = [_present(level, text) for level in separators]
+    levels = [_present(level, text) for level in _levels(separators)]
     start = covered = 0
     while covered < len(text):
         limit = max(ruler.reach(text, start, size), covered + 1)
@@ -65,11 +65,17 @@ def spans(
         start = _overlap_start(text, levels, ruler, start, end, overlap) if overlap else end
 
 
-def _present(level: Sequence[Separator], text: str) -> _Level:
+def _present(level: _Level, text: str) -> _Level:
     """The separators of ``level`` that ``text`` holds at all: most texts have few of them, and each one is looked for
     around every cut."""
-    parts = ((one, len(one), 0) if isinstance(one, str) else one.parts for one in level)
-    return [part for part in parts if part[0] in text]
+    return [part for part in level if part[0] in text]
+
+
+@lru_cache(maxsize=64)
+def _levels(separators: Separators) -> list[_Level]:
+    return [
+        [(one, len(one), 0) if isinstance(one, str) else one.parts for one in level] for level in separators
+    ]
 
 
 def _cut(text: str, levels: Sequence[_Level], start: int, covered: int, limit: int) -> int | None:

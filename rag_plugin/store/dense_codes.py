@@ -20,8 +20,8 @@ from rag_plugin.store.resident import let_go
 from rag_plugin.types import BoolArray, FloatArray, IntArray, Metric
 
 _SEED = 1234
-_ADDED_AT_ONCE = 65_536
-"""Rows encoded in one call: what FAISS works with beside them stays below 200 MB."""
+_ADDED_AT_ONCE = 8_192
+"""Rows encoded in one call: what FAISS works with beside them stays below 25 MB, and all at once are no faster."""
 _RETRAIN_GROWTH = 2.0
 """Codes are trained anew once the corpus has grown by this since: recall falls as what was learnt ages, and
 doubling keeps all training ever done below twice the last one's cost."""

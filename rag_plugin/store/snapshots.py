@@ -31,7 +31,7 @@ from rag_plugin.store.durable import flush
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.legs import Legs
-from rag_plugin.store.resident import let_go
+from rag_plugin.store.resident import passed_through
 from rag_plugin.store.sparse_index import SparseIndex
 from rag_plugin.types import Metric
 
@@ -50,7 +50,7 @@ _ROWS, _ALIVE, _IDS, _VECTORS, _SPARSE, _MANIFEST = (
 # Blocks are hashed side by side (hashlib releases the GIL), so checking 1 GB keeps every core busy.
 _BLOCK_BYTES = 16 << 20
 # Read at a time: whole blocks would be held, one for each core.
-_READ_BYTES = 1 << 20
+_READ_BYTES = 1 << 18
 
 
 class SnapshotReplacedError(StoreCorruptedError):
@@ -242,9 +242,9 @@ def _write_arrays(folder: Path, legs: Legs) -> None:
         # Not through a memory map, where a full disk is no error but a SIGBUS that ends the process.
         with (folder / _VECTORS).open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for _, rows in legs.dense.blocks(0):
-                file.write(np.ascontiguousarray(rows).data)
-                let_go(rows)
+            for _, block in legs.dense.blocks(0):
+                for rows in passed_through(block):
+                    file.write(np.ascontiguousarray(rows).data)
     legs.sparse.save(folder / _SPARSE)
 
 

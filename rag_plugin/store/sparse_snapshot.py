@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import numpy as np
 
 from rag_plugin.errors import StoreCorruptedError, StoreFormatError
-from rag_plugin.store.resident import let_go, passed_through
+from rag_plugin.store.resident import passed_through
 from rag_plugin.store.sparse_segment import Segment
 
 if TYPE_CHECKING:
@@ -102,10 +102,9 @@ def write_state(file: BinaryIO, state: SparseState) -> None:
     header += b" " * (-(_PREFIX + len(header)) % _ALIGNMENT)
     file.write(_MAGIC + len(header).to_bytes(8, "little") + header)
     for array in arrays.values():
-        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        file.write(little.data)
-        let_go(array)
-        file.write(b"\0" * (-little.nbytes % _ALIGNMENT))
+        for piece in passed_through(array):
+            file.write(np.ascontiguousarray(piece, piece.dtype.newbyteorder("<")).data)
+        file.write(b"\0" * (-array.nbytes % _ALIGNMENT))
 
 
 def read_state(path: Path) -> SparseState:

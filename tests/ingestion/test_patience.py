@@ -7,10 +7,10 @@ import time
 import pytest
 from llama_index.core import Document
 from llama_index.core.rate_limiter import BaseRateLimiter
-from test_pipeline import CHUNKER, HashEmbedding, assert_same, run, text_of
 
 from rag_plugin.errors import IngestionError
 from rag_plugin.store.hybrid_store import HybridStore
+from tests.ingestion.pipeline_samples import CHUNKER, HashEmbedding, assert_same, run, text_of
 
 
 class StatusError(Exception):

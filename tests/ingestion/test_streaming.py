@@ -63,7 +63,8 @@ def stream(count: int) -> Iterator[Document]:
 
 
 def ingested(path: Path, count: int) -> IngestReport:
-    with HybridStore(path) as store:
+    # Codes are made of the few too, so that what FAISS takes once in a process is part of the base.
+    with HybridStore(path, dense="pq_fastscan") as store:
         return ingest(stream(count), store, embed_model=HashedEmbedding(), batch_size=BATCH)
 
 
@@ -98,15 +99,14 @@ def test_a_hundred_thousand_documents_take_the_memory_of_their_index_and_are_che
     report, peak = in_a_process(ingested, many, DOCUMENTS)
     assert report.added == report.embedded == DOCUMENTS
 
-    # What both legs take, wherever they lie; what is left out, the vectors of the records, is the truth on disk.
+    assert len(searched(many)) == 10
+    # What both legs and the codes take, whether they lie in memory or are mapped.
     index = sum(file.stat().st_size for file in [*many.glob("snapshots/*/*"), many / "dense.codes"])
-    found, opened = in_a_process(searched, many)
-    assert len(found) == 10
     again, second_peak = in_a_process(ingested, many, DOCUMENTS)
     print(
         f"two batches {two_batches / MEGABYTE:.0f} MB, index {index / MEGABYTE:.0f} MB; "
         f"{DOCUMENTS:,} documents peak at {peak / MEGABYTE:.0f} MB, again at {second_peak / MEGABYTE:.0f} MB, "
-        f"searched at {opened / MEGABYTE:.0f} MB, checked at {60 * DOCUMENTS / again.seconds:,.0f} documents a minute"
+        f"checked at {60 * DOCUMENTS / again.seconds:,.0f} documents a minute"
     )
     assert peak <= two_batches + index
     assert second_peak <= two_batches + index
