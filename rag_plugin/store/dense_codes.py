@@ -78,6 +78,11 @@ class VectorCodes:
         """Memory of the codes and what was learnt, in bytes, by FAISS's own form of them."""
         return len(faiss.serialize_index(self.index))
 
+    @property
+    def gathered(self) -> int:
+        """Up to how many allowed vectors comparing each of them beats searching these codes."""
+        return family(self.kind).gathered(self.count)
+
     def extended(self, rows: FloatArray) -> VectorCodes:
         """Codes of ``rows`` behind the present ones."""
         index = faiss.clone_index(self.index)

@@ -26,8 +26,6 @@ from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray, Metri
 # Below this share of allowed rows, gathering them beats scanning all: a gathered row costs about five times
 # one that is read in sequence.
 _GATHER_SHARE = 0.15
-# Up to this many allowed rows, gathering them (0.4 µs each) beats searching codes.
-_GATHER_BESIDE_CODES = 4_096
 
 _NORMALISED_AT_ONCE = 512
 """Rows whose lengths are taken in double precision at a time, so that they stay in a core's cache."""
@@ -220,7 +218,7 @@ class DenseIndex:
         codes = None if effort.exact else self.codes
         gathered = int(_GATHER_SHARE * self.size)
         if codes is not None:
-            gathered = min(gathered, _GATHER_BESIDE_CODES)
+            gathered = min(gathered, codes.gathered)
         if allowed is not None and count <= gathered:
             positions = np.flatnonzero(allowed)
             return [

@@ -19,6 +19,8 @@ _MOST_PROBES = 64
 """Lists read per query where nothing else is asked for: with √n/4 lists (see :func:`lists_of`) a query reads
 256·√n codes, a quarter of 1,000,000, and recall@100 stays above .98; tests/benchmarks/dense.py plots it."""
 
+_GATHERED = 4_096
+
 _SAMPLE_PER_LIST = 128
 """Training rows per list: FAISS asks for 39 at least and reads 256 at most."""
 _SAMPLE_AT_LEAST = 8_192
@@ -57,6 +59,10 @@ class InvertedCodes:
     def sample_size(self, size: int) -> int:
         """How many rows to train on."""
         return max(_SAMPLE_AT_LEAST, _SAMPLE_PER_LIST * (lists_of(size) if self.partitioned else 1))
+
+    def gathered(self, size: int) -> int:
+        """Up to how many allowed vectors comparing each of them (0.4 µs) beats reading codes."""
+        return _GATHERED
 
     def depth(self, k: int, effort: SearchEffort) -> int:
         """How many candidates to score exactly for ``k`` hits."""

@@ -30,6 +30,9 @@ class Family(Protocol):
     def sample_size(self, size: int) -> int:
         """How many rows to train on."""
 
+    def gathered(self, size: int) -> int:
+        """Up to how many allowed vectors, of ``size``, comparing each of them beats the index."""
+
     def depth(self, k: int, effort: SearchEffort) -> int:
         """How many candidates to score exactly for ``k`` hits."""
 

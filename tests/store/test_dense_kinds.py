@@ -10,7 +10,7 @@ from rag_plugin.store.dense_codes import VectorCodes
 from rag_plugin.store.dense_effort import SearchEffort
 from rag_plugin.store.dense_index import DenseIndex
 from rag_plugin.store.dense_inverted import lists_of
-from rag_plugin.store.dense_kinds import DENSE_KINDS, check_metric, kind_at, metrics_of
+from rag_plugin.store.dense_kinds import DENSE_KINDS, check_metric, family, kind_at, metrics_of
 from rag_plugin.store.dense_upkeep import brought_up, due
 from tests.store.dense_samples import clustered, exact_similarities, recall
 
@@ -211,3 +211,19 @@ def test_outgrown_codes_are_trained_anew_and_others_are_extended():
 def test_effort_below_one_is_refused(number):
     with pytest.raises(InvalidInputError, match="nprobe="):
         SearchEffort(nprobe=number)
+
+
+def test_a_large_graph_keeps_more_in_view_and_compares_more_of_those_allowed_one_by_one():
+    graph = family("hnsw")
+
+    class OfSize:
+        def __init__(self, ntotal):
+            self.ntotal = ntotal
+
+    in_view = [
+        graph.parameters(OfSize(size), SearchEffort(), 1.0, None).efSearch
+        for size in (1_000, 100_000, 1_600_000)
+    ]
+    assert in_view == [256, 256, 1024]
+    assert graph.parameters(OfSize(1_600_000), SearchEffort(ef_search=99), 0.5, None).efSearch == 198
+    assert [graph.gathered(size) for size in (100, 1_000_000)] == [500, 50_000]
