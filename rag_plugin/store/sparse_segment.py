@@ -118,10 +118,8 @@ def segment_of_many(first: int, lengths: IntArray, term_ids: NDArray[np.int32], 
         term_ids: (Σ lengths,) their numbers, passage by passage.
         term_count: How many terms there are.
     """
-    starts = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=starts[1:])
     ones = np.ones(len(term_ids), np.min_scalar_type(int(lengths.max(initial=0))))  # no sum overflows
-    by_term = csr_array((ones, term_ids, starts), shape=(len(lengths), term_count)).tocsc()
+    by_term = csr_array((ones, term_ids, _starts(lengths)), shape=(len(lengths), term_count)).tocsc()
     by_term.sum_duplicates()
     by_term.data = frequencies = narrowed(by_term.data)
     by_passage = by_term.tocsr()
