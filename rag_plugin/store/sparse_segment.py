@@ -119,7 +119,8 @@ def segment_of_many(first: int, lengths: IntArray, term_ids: NDArray[np.int32], 
         term_count: How many terms there are.
     """
     ones = np.ones(len(term_ids), np.min_scalar_type(int(lengths.max(initial=0))))  # no sum overflows
-    by_term = csr_array((ones, term_ids, _starts(lengths)), shape=(len(lengths), term_count)).tocsc()
+    starts = _starts(lengths).astype(np.int32)  # SciPy gives back indices of the type that it was given
+    by_term = csr_array((ones, term_ids, starts), shape=(len(lengths), term_count)).tocsc()
     by_term.sum_duplicates()
     by_term.data = frequencies = narrowed(by_term.data)
     by_passage = by_term.tocsr()
