@@ -7,6 +7,7 @@ passages within a budget of tokens.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, Self
 
@@ -29,8 +30,9 @@ _DESCRIPTION = (
 )
 _SCALARS = (str, int, float, bool)
 _RESERVED = ("query", "k")
-_DEEPEST_LOOK = 20
-"""Hits that a reranker is shown, at least: its best find is nearly always among them, and each costs time."""
+_RERANKED = 20
+"""Hits that a reranker is shown where tuning found no depth: its best find is nearly always among them, and each costs
+time."""
 
 
 class SearchedByAgents(Protocol):
@@ -47,6 +49,9 @@ class SearchedByAgents(Protocol):
 
     def with_top_k(self, similarity_top_k: int) -> Self:
         """A copy that returns up to ``similarity_top_k`` hits."""
+
+    def rerank_depth(self, otherwise: int) -> int:
+        """Hits worth handing to a reranker; ``otherwise`` where nothing is known."""
 
 
 class RetrievalTool(TypedTool):
@@ -123,7 +128,8 @@ class RetrievalTool(TypedTool):
         try:
             arguments = self.checked(given)
             question = arguments["query"]
-            hits = await self._narrowed(arguments).aretrieve(question)
+            narrowed = await asyncio.to_thread(self._narrowed, arguments)  # it may read the store
+            hits = await narrowed.aretrieve(question)
             if self._rerank is not None:
                 hits = await self._rerank.apostprocess_nodes(hits, query_bundle=QueryBundle(question))
         except RagPluginError as error:
@@ -131,8 +137,8 @@ class RetrievalTool(TypedTool):
         return self._answered(given, hits[: arguments["k"]])
 
     def _narrowed(self, arguments: dict[str, Any]) -> SearchedByAgents:
-        depth = arguments["k"] if self._rerank is None else max(arguments["k"], _DEEPEST_LOOK)
-        retriever = self._retriever.with_top_k(depth)
+        depth = 0 if self._rerank is None else self._retriever.rerank_depth(otherwise=_RERANKED)
+        retriever = self._retriever.with_top_k(max(arguments["k"], depth))
         wanted: list[MetadataFilter | MetadataFilters] = [
             MetadataFilter(key=key, value=arguments[key])
             for key in self._filterable

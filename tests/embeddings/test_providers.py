@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from counting_model import vector_of
 from llama_index.core import MockEmbedding
-from provider_servers import KEY, CohereServer, OpenAIServer, ProviderServer, VoyageServer
+from provider_server import KEY, ProviderServer
+from provider_servers import CohereServer, OpenAIServer, VoyageServer
 
 from rag_plugin import CachedEmbedding, OnnxEmbedding
 from rag_plugin.embeddings.providers import load

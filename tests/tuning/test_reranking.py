@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from labelled_collection import Labelled, labelled
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore, QueryBundle
 from scripted_reranker import scripted
 
 from rag_plugin import CrossEncoderRerank
+from rag_plugin.agents.tool import RetrievalTool
 from rag_plugin.errors import InvalidInputError, StoreFormatError
 from rag_plugin.evaluation import evaluate
 from rag_plugin.evaluation.measures import Measure
@@ -320,3 +324,29 @@ def test_a_setting_no_reranker_takes_is_refused() -> None:
             RerankSetting(strength, depth, "m")
     assert RerankSetting.from_json(RerankSetting(0.5, 30, "m").to_json()) == RerankSetting(0.5, 30, "m")
     assert FusionSetting().as_learned(None, 10) == FusionSetting()
+
+
+class Counts(BaseNodePostprocessor):
+    """Leaves the order alone and remembers how many hits it was shown."""
+
+    seen: list[int] = Field(default_factory=list)
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        self.seen.append(len(nodes))
+        return nodes
+
+
+@pytest.mark.parametrize("depth", [3, 30], ids=["less than usual", "more than usual"])
+async def test_an_agents_tool_shows_the_reranker_as_many_hits_as_tuning_found(depth: int) -> None:
+    collection = labelled()
+    retriever = retriever_of(collection, collection.store())
+    counts = Counts()
+    tool = RetrievalTool(retriever, rerank=counts, default_k=2)
+    question = next(iter(collection.queries.values()))
+    tool.call(query=question)
+    remember(retriever, RerankSetting(4.0, depth, "scripted"))
+    tool.call(query=question)
+    await tool.acall(query=question)
+    assert counts.seen == [20, depth, depth]
