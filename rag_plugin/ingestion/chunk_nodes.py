@@ -1,7 +1,8 @@
-"""Chunks as LlamaIndex nodes: ids made of what a chunk is, fields checked once a document instead of once a chunk."""
+"""Chunks as LlamaIndex nodes: ids made of what a chunk is, fields checked once instead of once a chunk."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -35,6 +36,10 @@ _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abc
 
 _set: Final = object.__setattr__
 
+_NEIGHBOUR_MODEL: Final = RelatedNodeInfo(node_id="", node_type=ObjectType.TEXT)
+_NEIGHBOUR: Final = _NEIGHBOUR_MODEL.__dict__
+_NEIGHBOUR_GIVEN: Final = _NEIGHBOUR_MODEL.model_fields_set
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -54,25 +59,20 @@ class ChunkMold:
             embed_headings: Whether a chunk's heading path is embedded with its text.
         """
         unembedded = POSITION_KEYS if embed_headings else (*POSITION_KEYS, HEADING_KEY)
-        templates = {"text_template": parent.text_template} if isinstance(parent, Document | TextNode) else {}
-        common = TextNode(
-            excluded_embed_metadata_keys=_with_keys(parent.excluded_embed_metadata_keys, unembedded),
-            excluded_llm_metadata_keys=_with_keys(parent.excluded_llm_metadata_keys, POSITION_KEYS),
-            metadata_template=parent.metadata_template,
-            metadata_separator=parent.metadata_separator,
-            **templates,
+        common = _common_fields(
+            _with_keys(parent.excluded_embed_metadata_keys, unembedded),
+            _with_keys(parent.excluded_llm_metadata_keys, POSITION_KEYS),
+            parent.metadata_template,
+            parent.metadata_separator,
+            parent.text_template if isinstance(parent, Document | TextNode) else None,
         )
         self._common = common.__dict__
-        self._unembedded, self._unread = (
-            common.excluded_embed_metadata_keys,
-            common.excluded_llm_metadata_keys,
-        )
+        self._unembedded = common.excluded_embed_metadata_keys
+        self._unread = common.excluded_llm_metadata_keys
         self._given = common.model_fields_set | _OWN_FIELDS
         # Without the document's hash: with it, one edit would rewrite every chunk of the document.
         origin = RelatedNodeInfo(node_id=ref_doc_id, node_type=ObjectType.DOCUMENT)
         self._relationships = {_SOURCE: origin}
-        neighbour = RelatedNodeInfo(node_id=ref_doc_id, node_type=ObjectType.TEXT)
-        self._neighbour, self._neighbour_given = neighbour.__dict__, neighbour.model_fields_set
 
     def node(self, node_id: str, text: str, start: int, end: int, metadata: dict[str, Any]) -> TextNode:
         """A chunk's node, which knows its document and no neighbours yet.
@@ -104,8 +104,8 @@ class ChunkMold:
         related = [
             _made(
                 RelatedNodeInfo,
-                {**self._neighbour, "node_id": node.id_, "metadata": {}},
-                self._neighbour_given,
+                {**_NEIGHBOUR, "node_id": node.id_, "metadata": {}},
+                _NEIGHBOUR_GIVEN,
             )
             for node in nodes
         ]
@@ -141,5 +141,24 @@ def _made(kind: type[_Model], fields: dict[str, Any], given: set[str]) -> _Model
     return made
 
 
-def _with_keys(keys: Sequence[str], more: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys((*keys, *more)))
+@lru_cache(maxsize=128)
+def _common_fields(
+    unembedded: tuple[str, ...],
+    unread: tuple[str, ...],
+    template: str,
+    separator: str,
+    text_template: str | None,
+) -> TextNode:
+    """A node with what the chunks of a document have in common; most documents of one source have the same."""
+    templates = {} if text_template is None else {"text_template": text_template}
+    return TextNode(
+        excluded_embed_metadata_keys=list(unembedded),
+        excluded_llm_metadata_keys=list(unread),
+        metadata_template=template,
+        metadata_separator=separator,
+        **templates,
+    )
+
+
+def _with_keys(keys: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*keys, *more)))

@@ -283,17 +283,23 @@ class RecursiveChunker(NodeParser):
         offset = (getattr(node, "start_char_idx", None) or 0) if source is not None else 0
         mold = ChunkMold(node, ref_doc_id, embed_headings=self.embed_headings)
         inherited = node.metadata if self.include_metadata else {}
-        length = self._measure().count
+        length, count, made = self._measure().count, len(pieces), mold.node
+        id_func = None if self.id_func is default_id_func else self.id_func
         chunks: list[TextNode] = []
         for index, (start, end, piece) in enumerate(pieces):
             metadata = {**inherited}
-            if path := headings.at(start):
+            if headings and (path := headings.at(start)):
                 metadata[HEADING_KEY] = path
             metadata["chunk_index"] = index
-            metadata["chunk_count"] = len(pieces)
+            metadata["chunk_count"] = count
             metadata["chunk_size"] = length(piece)
-            node_id = self._node_id(index, node, ref_doc_id, piece, seen)
-            chunks.append(mold.node(node_id, piece, offset + start, offset + end, metadata))
+            if id_func is None:
+                occurrence = seen.get(piece, 0)
+                seen[piece] = occurrence + 1
+                node_id = stable_node_id(ref_doc_id, piece, occurrence)
+            else:
+                node_id = str(id_func(index, node))
+            chunks.append(made(node_id, piece, offset + start, offset + end, metadata))
         if self.include_prev_next_rel:
             mold.chain(chunks)
         return chunks
@@ -308,13 +314,6 @@ class RecursiveChunker(NodeParser):
             metadata = {**metadata, HEADING_KEY: headings.longest}
         header = node.model_copy(update={"metadata": metadata}).get_metadata_str(mode=MetadataMode.EMBED)
         return min(ruler.count(header), self.chunk_size // 2) if header else 0
-
-    def _node_id(self, index: int, node: BaseNode, ref_doc_id: str, text: str, seen: Counter[str]) -> str:
-        if self.id_func is not default_id_func:
-            return str(self.id_func(index, node))
-        occurrence = seen.get(text, 0)
-        seen[text] = occurrence + 1
-        return stable_node_id(ref_doc_id, text, occurrence)
 
 
 def _levels(separators: Sequence[Separator | Sequence[Separator]]) -> Separators:

@@ -6,6 +6,7 @@ gone through once, by position, so offsets are exact, nothing is lost between ch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _Level: TypeAlias = "list[tuple[str, int, int]]"
 """Separators of equal strength: what to look for, and how much of it the chunk before keeps and the next one gets."""
+
+_Allowed: TypeAlias = Callable[[str, int, int], bool]
+"""Says like :func:`may_cut` whether a text may be cut at a position."""
 
 _LEAST_FILL = 4
 """A separator in the first quarter of a window is passed over for a weaker one further on: a heading alone is
@@ -45,16 +49,17 @@ def spans(
     """
     searched = text if searched is None else searched
     levels = [_present(level, text) for level in _levels(separators)]
+    allowed = _anywhere if text.isascii() and "\r" not in text else may_cut
     start = covered = 0
     while covered < len(text):
         limit = max(ruler.reach(text, start, size), covered + 1)
         if limit == len(text) and ruler.fits(text, start, limit, size):
             yield start, limit
             return
-        end = _cut(searched, levels, start, covered, limit)
+        end = _cut(searched, levels, allowed, start, covered, limit)
         while end is not None and not ruler.fits(text, start, end, size):
             # Token counts need not be monotonic: a shorter stretch may measure more.
-            end = _cut(searched, levels, start, covered, end - 1)
+            end = _cut(searched, levels, allowed, start, covered, end - 1)
         if end is None:
             if start < covered:
                 start = covered  # the overlap leaves no room for the next grapheme: go without it
@@ -62,7 +67,7 @@ def spans(
             end = _end_of_grapheme(text, start)
         yield start, end
         covered = end
-        start = _overlap_start(text, levels, ruler, start, end, overlap) if overlap else end
+        start = _overlap_start(text, levels, allowed, ruler, start, end, overlap) if overlap else end
 
 
 def _present(level: _Level, text: str) -> _Level:
@@ -78,37 +83,46 @@ def _levels(separators: Separators) -> list[_Level]:
     ]
 
 
-def _cut(text: str, levels: Sequence[_Level], start: int, covered: int, limit: int) -> int | None:
+def _anywhere(text: str, position: int, start: int) -> bool:
+    """As :func:`may_cut`, for a text whose every character is a grapheme."""
+    return True
+
+
+def _cut(
+    text: str, levels: Sequence[_Level], allowed: _Allowed, start: int, covered: int, limit: int
+) -> int | None:
     """The best place to end a chunk in ``(covered, limit]``, or None when there is none."""
     lowest = covered + 1
     well_filled = max(lowest, start + (limit - start) // _LEAST_FILL)
     for floor in (well_filled, lowest) if well_filled > lowest else (lowest,):
         for level in levels:
-            end = _last_cut(text, level, start, floor, limit)
+            end = _last_cut(text, level, allowed, start, floor, limit)
             if end is not None:
                 return end
     for end in range(min(limit, len(text) - 1), covered, -1):
-        if may_cut(text, end, start):
+        if allowed(text, end, start):
             return end
     return None
 
 
-def _last_cut(text: str, level: _Level, start: int, floor: int, limit: int) -> int | None:
+def _last_cut(text: str, level: _Level, allowed: _Allowed, start: int, floor: int, limit: int) -> int | None:
     """The last place in ``[floor, limit]`` where one of ``level``'s separators cuts and may."""
     best = -1
     for sought, kept, given in level:
         upper = limit + given
-        while (found := text.rfind(sought, max(start, floor - kept), upper)) >= 0:
+        lower = floor - kept if floor - kept > start else start
+        while (found := text.rfind(sought, lower, upper)) >= 0:
             end = found + kept
-            if end == len(text) or may_cut(text, end, start):
-                best = max(best, end)
+            if end == len(text) or allowed(text, end, start):
+                if end > best:
+                    best = end
                 break
             upper = end + given - 1
     return best if best >= floor else None
 
 
 def _overlap_start(
-    text: str, levels: Sequence[_Level], ruler: Ruler, start: int, end: int, overlap: int
+    text: str, levels: Sequence[_Level], allowed: _Allowed, ruler: Ruler, start: int, end: int, overlap: int
 ) -> int:
     """Where the next chunk starts so that it repeats at most ``overlap`` of what ends at ``end``.
 
@@ -117,25 +131,25 @@ def _overlap_start(
     earliest = max(ruler.reach_back(text, end, overlap), start + 1)
     latest = end - (end - earliest) // 2
     for level in levels:
-        found = _first_cut(text, level, earliest, end, start)
+        found = _first_cut(text, level, allowed, earliest, end, start)
         if found is not None and (found <= latest or level is levels[-1]):
             return found
     for position in range(earliest, end):
-        if may_cut(text, position, start):
+        if allowed(text, position, start):
             return position
     return end
 
 
-def _first_cut(text: str, level: _Level, floor: int, end: int, start: int) -> int | None:
+def _first_cut(text: str, level: _Level, allowed: _Allowed, floor: int, end: int, start: int) -> int | None:
     """The first place in ``[floor, end)`` where one of ``level``'s separators cuts and may."""
     best = end
     for sought, kept, given in level:
-        lower = max(start, floor - kept)
+        lower = floor - kept if floor - kept > start else start
         while (found := text.find(sought, lower, best + given)) >= 0:
             position = found + kept
             if position >= best:
                 break
-            if may_cut(text, position, start):
+            if allowed(text, position, start):
                 best = position
                 break
             lower = found + 1

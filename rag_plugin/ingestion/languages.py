@@ -125,6 +125,10 @@ class HeadingPaths:
             self._starts.append(start)
             self._paths.append(HEADING_SEPARATOR.join(heading for _, heading in open_headings if heading))
 
+    def __bool__(self) -> bool:
+        """Whether there is any heading."""
+        return bool(self._starts)
+
     def at(self, position: int) -> str:
         """Titles from the outermost down; empty before the first heading. A heading stands under itself."""
         index = bisect_right(self._starts, position)
