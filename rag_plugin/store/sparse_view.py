@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from rag_plugin.cores import core_count
 from rag_plugin.store.bm25 import average_okapi_idf
 from rag_plugin.store.sparse_evidence import LexicalEvidence, Matches, summed
 from rag_plugin.store.sparse_kernel import COMPILED_FROM, COMPILER, CompiledSearch
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rag_plugin.types import BoolArray, DoubleArray, IntArray
 
 # Up to here the positions that a filter leaves are scored one by one, through their own terms; above, the
-# postings are filtered.
+# sums are filtered.
 _FEW_ALLOWED: Final = 1000
 
 # Positions from which NumPy and SciPy let go of the interpreter for long enough that a batch gains from threads: with
@@ -175,13 +175,14 @@ class SparseView:
             allowed = allowed & self._live.items
             if np.count_nonzero(allowed) <= _FEW_ALLOWED:
                 return self._ranked(query, weights, np.flatnonzero(allowed), k)
-        compiled = self._compiled_search if weights.min() > 0 else None
+        positive = bool(weights.min() > 0)
+        compiled = self._compiled_search if positive else None
         if compiled is not None:
             return self._compiled_best(compiled, query, weights, k, allowed)
         began = time.perf_counter()
         with self._shared.pool.scratch(self.term_count) as scratch:
             found = self._posting_search.candidates(query.term_ids, weights, k, allowed, scratch.marks)
-        if self.size >= COMPILED_FROM:
+        if positive and self.size >= COMPILED_FROM:
             COMPILER.spent(time.perf_counter() - began)
         return self._ranked(query, weights, found, k)
 
@@ -202,7 +203,7 @@ class SparseView:
         chosen = [None] * len(analysed) if masks is None else masks
         if len(analysed) < 2 or (self._compiled_search is None and self.size < _THREADED_FROM):
             return [self.search(query, k, mask) for query, mask in zip(analysed, chosen, strict=True)]
-        with ThreadPoolExecutor(min(len(analysed), os.cpu_count() or 1)) as threads:
+        with ThreadPoolExecutor(min(len(analysed), core_count())) as threads:
             return list(threads.map(self.search, analysed, repeat(k), chosen))
 
     def _compiled_best(
