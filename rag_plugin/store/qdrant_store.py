@@ -17,7 +17,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from rag_plugin.errors import InvalidInputError, MissingExtraError
+from rag_plugin.errors import InvalidInputError, MissingExtraError, StoreError
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.ids import checked_ids
@@ -32,6 +32,7 @@ except ImportError as error:
     raise MissingExtraError("QdrantHybridStore", extra="qdrant", package="qdrant-client") from error
 
 from rag_plugin.store.qdrant.background_loop import BackgroundLoop
+from rag_plugin.store.qdrant.checking import check_collection
 from rag_plugin.store.qdrant.clients import asynchronous, is_in_process
 from rag_plugin.store.qdrant.collection import Collection, CollectionOptions
 from rag_plugin.store.qdrant.compacting import compact
@@ -44,10 +45,14 @@ from rag_plugin.store.qdrant.reading import (
     known_documents,
     node_ids,
     node_records,
+    stats_of,
 )
 from rag_plugin.store.qdrant.writing import Writer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rag_plugin.store.audit import CheckReport
     from rag_plugin.store.qdrant.settings import CollectionSettings
     from rag_plugin.store.records import NodeRecord
     from rag_plugin.store.view import View
@@ -357,20 +362,26 @@ class QdrantHybridStore(SearchableStore):
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings of the collection, for people and dashboards."""
-        found = self._settings()
-        if found is None:
-            return {"nodes": 0, "collection": self.collection_name}
-        statistics = self._loop.run(self._collection.statistics())
-        return {
-            "nodes": self.count,
-            "average_length": statistics.total_length / max(statistics.count, 1),
-            "uploaded_with_average_length": found.averages,
-            "dimension": found.dimension,
-            "metric": found.metric,
-            "analyzer": found.analyzer,
-            "embedding": found.learned.get("embedding"),
-            "collection": self.collection_name,
-        }
+        return self._loop.run(stats_of(self._collection))
+
+    def check(self, deep: bool = False) -> CheckReport:
+        """Verify counts, indexes and a sample of the points; ``deep`` reads every point and counts some terms.
+
+        Raises:
+            StoreUnreachableError: The server does not answer.
+        """
+        return self._loop.run(check_collection(self._collection, deep=deep))
+
+    def backup(self, path: str | Path) -> Path:
+        """Refuse: what is on a server is backed up there.
+
+        Raises:
+            StoreError: Always, and says how.
+        """
+        raise StoreError(
+            f"{path} was not written: a collection is backed up on its server. Call "
+            f"client.create_snapshot({self.collection_name!r}) of a QdrantClient, for each node of the cluster."
+        )
 
     def compact(self) -> None:
         """Make the sparse vectors of a corpus that has grown anew, and have the server optimise its segments.

@@ -192,8 +192,7 @@ class Collection:
             found = made
         if found.ours and not self._indexed and self._on_server:
             # Also where a collection exists: its maker may have died before it came to this.
-            indexes = {**_PAYLOAD_INDEXES, **self.options.payload_indexes}
-            for key, kind in indexes.items():
+            for key, kind in self._indexes.items():
                 await self.call(
                     "create_payload_index",
                     field_name=key,
@@ -206,6 +205,18 @@ class Collection:
                 f"Collection {self.name!r} holds vectors of {found.dimension} dimensions; these have {dimension}."
             )
         return found
+
+    @property
+    def _indexes(self) -> dict[str, str]:
+        """Kind of each payload index that belongs here."""
+        return {**_PAYLOAD_INDEXES, **self.options.payload_indexes}
+
+    async def missing_indexes(self) -> list[str]:
+        """Payload keys that should be indexed and are not; in process there are no indexes."""
+        if not self._on_server:
+            return []
+        info = await self.call("get_collection")
+        return sorted(self._indexes.keys() - info.payload_schema.keys())
 
     async def _create(self, **arguments: Any) -> None:
         try:

@@ -104,6 +104,24 @@ async def known_documents(collection: Collection, wanted: Sequence[str] | None =
     }
 
 
+async def stats_of(collection: Collection) -> dict[str, Any]:
+    """Sizes and settings."""
+    found = await collection.settings()
+    if found is None:
+        return {"nodes": 0, "collection": collection.name}
+    statistics = await collection.statistics()
+    return {
+        "nodes": int((await collection.call("count", exact=True)).count),
+        "average_length": statistics.total_length / max(statistics.count, 1),
+        "uploaded_with_average_length": found.averages,
+        "dimension": found.dimension,
+        "metric": found.metric,
+        "analyzer": found.analyzer,
+        "embedding": found.learned.get("embedding"),
+        "collection": collection.name,
+    }
+
+
 def fused_by_server(view: FetchedView, query: VectorStoreQuery, rule: str) -> VectorStoreQueryResult:
     """Mode HYBRID with the server's own fusion: only what is returned travels.
 
