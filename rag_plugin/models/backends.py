@@ -25,6 +25,9 @@ version that ``rag-plugin quantize`` made. ``torch`` runs the model's torch weig
 
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
+_INT8: dict[str, str] = {"openvino-int8": "int8 by nncf", "onnx-int8": "dynamic int8"}
+"""Back ends that read an int8 version of a model, and what that makes of its answers."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -80,10 +83,8 @@ def choose(files: ModelFiles, backend: Backend) -> Choice:
     """
     if backend == "torch":
         return Choice("torch", _torch_folder(files))
-    if backend == "openvino-int8":
-        return Choice(backend, _quantised(files, backend), "int8 by nncf")
-    if backend == "onnx-int8":
-        return Choice(backend, _quantised(files, backend), "dynamic int8")
+    if backend in _INT8:
+        return Choice(backend, _quantised(files, backend), _INT8[backend])
     if backend == "auto" and _graph(files) is None:
         return Choice("torch", _torch_folder(files))
     graph = _required_graph(files)
@@ -110,7 +111,7 @@ def _required_graph(files: ModelFiles) -> Path:
     return graph
 
 
-def _quantised(files: ModelFiles, backend: Literal["onnx-int8", "openvino-int8"]) -> Path:
+def _quantised(files: ModelFiles, backend: str) -> Path:
     found = derived_file(files, QUANTISED[backend])
     if found is None:
         raise ModelNotFoundError(

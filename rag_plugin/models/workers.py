@@ -25,7 +25,12 @@ Result = TypeVar("Result")
 
 
 def thread_count() -> int:
-    """How many runs may go on at once: ``OMP_NUM_THREADS`` when it is set, else the cores of this process."""
+    """How many runs may go on at once; the same from the first use of a model on, for all that depends on it."""
+    return _shared_pool().threads
+
+
+def wanted_threads() -> int:
+    """``OMP_NUM_THREADS`` when it is set, else the cores of this process."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
@@ -52,7 +57,7 @@ def run_all(
         CancelledError: ``stop`` was set.
     """
     stopped = stop is not None and stop.is_set()
-    free = _shared.free
+    free = _shared_pool().free
     if len(tasks) == 1 and deadline is None and not stopped and free.acquire(blocking=False):
         # A query's one run: handing it to another thread and back would take a tenth of its time.
         try:
@@ -116,7 +121,7 @@ class _Turns(Generic[Result]):
             index = self._next
             self._next += 1
             self._flying += 1
-        _shared.executor().submit(_taking_a_place, self._tasks[index]).add_done_callback(
+        _shared_pool().executor.submit(_taking_a_place, self._tasks[index]).add_done_callback(
             partial(self._land, index)
         )
 
@@ -139,34 +144,39 @@ class _SharedPool:
     """The process's one thread pool, made when first needed and again in a forked child.
 
     Attributes:
-        free: One place for each run that may go on at once, in the pool or in a caller's own thread.
+        threads: How many runs may go on at once.
+        free: One place for each of them, in the pool or in a caller's own thread.
+        executor: Runs what no caller's own thread does.
     """
 
     def __init__(self) -> None:
-        self.free = threading.Semaphore(thread_count())
-        self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-
-    def executor(self) -> ThreadPoolExecutor:
-        if self._executor is None:
-            with self._lock:
-                if self._executor is None:
-                    self._executor = ThreadPoolExecutor(thread_count(), thread_name_prefix="rag-plugin-model")
-        return self._executor
+        self.threads = wanted_threads()
+        self.free = threading.Semaphore(self.threads)
+        self.executor = ThreadPoolExecutor(self.threads, thread_name_prefix="rag-plugin-model")
 
 
-_shared = _SharedPool()
+_shared: _SharedPool | None = None
+_making = threading.Lock()
+
+
+def _shared_pool() -> _SharedPool:
+    global _shared
+    if _shared is None:
+        with _making:
+            if _shared is None:
+                _shared = _SharedPool()
+    return _shared
 
 
 def _taking_a_place(task: Callable[[], Result]) -> Result:
-    with _shared.free:
+    with _shared_pool().free:
         return task()
 
 
 def _after_fork() -> None:
     """Threads don't survive a fork, and a lock may have been held by one of them."""
-    global _shared
-    _shared = _SharedPool()
+    global _shared, _making
+    _shared, _making = None, threading.Lock()
 
 
 with contextlib.suppress(AttributeError):  # no fork, no such function

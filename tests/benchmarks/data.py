@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,15 @@ ANALYZERS = {"de": "german", "zh": "cjk", "ar": "arabic"}
 
 
 class DataMissingError(InvalidInputError):
-    """The collections are not on this machine."""
+    """The collections are not on this machine.
+
+    Attributes:
+        was_named: Whether somebody said where they are.
+    """
+
+    def __init__(self, message: str, *, was_named: bool = False) -> None:
+        super().__init__(message)
+        self.was_named = was_named
 
 
 def data_folder(given: str | Path | None = None) -> Path:
@@ -41,7 +51,8 @@ def data_folder(given: str | Path | None = None) -> Path:
     if not (folder / "datasets").is_dir():
         raise DataMissingError(
             f"{folder} has no folder 'datasets' of collections in BEIR layout. "
-            "Name another one with --data or the environment variable RAG_PLUGIN_DATA."
+            "Name another one with --data or the environment variable RAG_PLUGIN_DATA.",
+            was_named=bool(given),
         )
     return folder
 
@@ -49,6 +60,23 @@ def data_folder(given: str | Path | None = None) -> Path:
 def data_is_required() -> bool:
     """Whether a benchmark without data is an error: on CI it is, a user simply has none."""
     return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def skipped_without_data(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """A benchmark's `main` that says what is missing and ends well on a machine without the collections.
+
+    On CI, and where a folder was named, their absence is an error: exit status 1.
+    """
+
+    @wraps(main)
+    def run(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return main(arguments)
+        except DataMissingError as error:
+            print(error, file=sys.stderr)
+            return 1 if error.was_named or data_is_required() else 0
+
+    return run
 
 
 def collection_names(folder: Path) -> list[str]:

@@ -27,11 +27,10 @@ from rag_plugin.evaluation.measures import mean, measure_run
 from rag_plugin.models.export import export, quantise, quantise_dynamically
 from rag_plugin.models.files import locate
 from tests.benchmarks.data import (
-    DataMissingError,
     cached_vectors,
     data_folder,
-    data_is_required,
     load_collection,
+    skipped_without_data,
 )
 
 if TYPE_CHECKING:
@@ -106,6 +105,7 @@ def quality(collection: Collection, backends: Sequence[str]) -> dict[str, float]
     return found
 
 
+@skipped_without_data
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.embedding_speed", description=__doc__.split("\n")[0]
@@ -121,11 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
     options = parser.parse_args(arguments)
-    try:
-        collection = load_collection(options.collection, data_folder(options.data))
-    except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 1 if data_is_required() or options.data else 0
+    collection = load_collection(options.collection, data_folder(options.data))
     passages = [node.text for node in collection.to_nodes()][: options.passages]
     queries = list(collection.queries.values())[: options.queries]
     backends = options.backend or BACKENDS

@@ -31,12 +31,11 @@ from rag_plugin.fusion import FUSIONS
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.store.hybrid_store import HybridStore
 from tests.benchmarks.data import (
-    DataMissingError,
     analyzer_of,
     cached_vectors,
     data_folder,
-    data_is_required,
     load_collection,
+    skipped_without_data,
 )
 
 if TYPE_CHECKING:
@@ -247,14 +246,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@skipped_without_data
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and say by the exit status whether every floor held."""
     options = parse_arguments(arguments)
-    try:
-        folder = data_folder(options.data)
-    except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 1 if data_is_required() or options.data else 0
+    folder = data_folder(options.data)
     embed_model = OnnxEmbedding(options.model)
     fingerprint = embed_model.fingerprint
     results = []

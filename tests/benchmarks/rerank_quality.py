@@ -46,11 +46,10 @@ from rag_plugin.tuning.reranking import (
     worth,
 )
 from tests.benchmarks.data import (
-    DataMissingError,
     cache_folder,
     data_folder,
-    data_is_required,
     load_collection,
+    skipped_without_data,
 )
 from tests.benchmarks.quality import filled_store, known_queries
 
@@ -229,14 +228,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@skipped_without_data
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and say by the exit status whether reranking did harm."""
     options = parse_arguments(arguments)
-    try:
-        folder = data_folder(options.data)
-    except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 1 if data_is_required() or options.data else 0
+    folder = data_folder(options.data)
     embed_model = OnnxEmbedding()
     results = []
     with SqliteCache(cache_folder() / "rerank-scores.db", ttl_s=None) as scores:

@@ -28,11 +28,10 @@ from rag_plugin.evaluation import evaluate
 from rag_plugin.query_transform import FeedbackTransform, SpellingTransform
 from rag_plugin.retriever import HybridRetriever
 from tests.benchmarks.data import (
-    DataMissingError,
     cached_vectors,
     data_folder,
-    data_is_required,
     load_collection,
+    skipped_without_data,
 )
 from tests.benchmarks.quality import CANDIDATES, KnownQueries, filled_store
 
@@ -199,6 +198,7 @@ def report(lines: Sequence[Line]) -> str:
     )
 
 
+@skipped_without_data
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and say by the exit status whether every line passed."""
     parser = argparse.ArgumentParser(
@@ -207,11 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("collections", nargs="+", help="names of folders under datasets/")
     parser.add_argument("--data", help="folder of the collections")
     options = parser.parse_args(arguments)
-    try:
-        folder = data_folder(options.data)
-    except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 1 if data_is_required() or options.data else 0
+    folder = data_folder(options.data)
     model = OnnxEmbedding()
     lines: list[Line] = []
     for name in options.collections:

@@ -26,7 +26,7 @@ from rag_plugin.evaluation.measures import Measure
 from rag_plugin.retriever import HybridRetriever
 from rag_plugin.tuning import tune
 from rag_plugin.tuning.fitting import choose, rank
-from tests.benchmarks.data import DataMissingError, cache_folder, data_folder, data_is_required
+from tests.benchmarks.data import cache_folder, data_folder, skipped_without_data
 from tests.benchmarks.quality import filled_store, known_queries
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def measured(
     )
 
 
+@skipped_without_data
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tune, measure, print, and say by the exit status whether nonsense was refused and the floor held."""
     parser = argparse.ArgumentParser(
@@ -77,11 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--floor", type=float, help="fail if nDCG@10 after tuning is lower")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
     options = parser.parse_args(arguments)
-    try:
-        root = data_folder(options.data) / "datasets" / options.collection
-    except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 1 if data_is_required() or options.data else 0
+    root = data_folder(options.data) / "datasets" / options.collection
     test = load_beir(root)
     train = load_beir(root, split="train", queries=options.train_queries)
     model = OnnxEmbedding(options.model)

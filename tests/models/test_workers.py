@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from rag_plugin.models.workers import off_loop, run_all, thread_count
+from rag_plugin.models.workers import off_loop, run_all, thread_count, wanted_threads
 
 
 def test_results_come_in_the_order_of_their_tasks() -> None:
@@ -130,13 +130,13 @@ def test_omp_num_threads_limits_the_threads(
     monkeypatch: pytest.MonkeyPatch, setting: str, expected: int
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
-    assert thread_count() == expected
+    assert wanted_threads() == expected
 
 
 @pytest.mark.parametrize("setting", ["", "0", "many"])
 def test_a_senseless_omp_num_threads_is_ignored(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
-    assert thread_count() >= 1
+    assert wanted_threads() >= 1
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork on this platform")
@@ -149,3 +149,13 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 7
+
+
+def test_the_number_is_read_at_the_first_use_and_then_stays() -> None:
+    code = (
+        "import os; from rag_plugin.models.workers import run_all, thread_count;"
+        "os.environ['OMP_NUM_THREADS'] = '3'; run_all([int]); before = thread_count();"
+        "os.environ['OMP_NUM_THREADS'] = '5'; print(before, thread_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "3"]
