@@ -110,8 +110,9 @@ _VOYAGE = (
     "Vercel AI Gateway, model pages voyage-3.5, voyage-3.5-lite and voyage-3-large: price",
 )
 _BGE = ("README of FlagOpen/FlagEmbedding: table of MTEB, licence",)
-_E5 = ("model cards intfloat/e5-*-v2", "README of FlagOpen/FlagEmbedding: table of MTEB")
-_ME5 = ("Wang et al. 2024, 'Multilingual E5 Text Embeddings', arXiv:2402.05672", "model cards")
+_E5_LICENCES = "github.com/embeddings-benchmark/mteb, mteb/models/e5_models.py: licence"
+_E5 = ("README of FlagOpen/FlagEmbedding: table of MTEB", _E5_LICENCES)
+_ME5 = ("Wang et al. 2024, 'Multilingual E5 Text Embeddings', arXiv:2402.05672", "model cards", _E5_LICENCES)
 _HF = "HuggingFaceEmbedding"
 _MATRYOSHKA_VOYAGE = (256, 512, 2048)
 
@@ -231,31 +232,33 @@ CATALOG: tuple[EmbeddingFacts, ...] = (
     ),
     _local(
         *("sentence-transformers/all-MiniLM-L6-v2", 384, 256, 10.6, 41.95),
-        ("model card sentence-transformers/all-MiniLM-L6-v2", _MTEB),
+        (
+            "model card sentence-transformers/all-MiniLM-L6-v2: licence",
+            "README of FlagOpen/FlagEmbedding: table of MTEB",
+        ),
         licence="Apache-2.0",
-        unverified=("licence", "beir"),
     ),
-    _local("intfloat/e5-small-v2", 384, 512, 21.3, 49.04, _E5, unverified=("licence",)),
-    _local("intfloat/e5-base-v2", 768, 512, 85.1, 50.29, _E5, unverified=("licence",)),
-    _local("intfloat/e5-large-v2", 1024, 512, 302.3, 50.56, _E5, unverified=("licence",)),
+    _local("intfloat/e5-small-v2", 384, 512, 21.3, 49.04, _E5),
+    _local("intfloat/e5-base-v2", 768, 512, 85.1, 50.29, _E5),
+    _local("intfloat/e5-large-v2", 1024, 512, 302.3, 50.56, _E5),
     _local(
         *("intfloat/multilingual-e5-small", 384, 512, 21.3, 46.64, _ME5),
         languages=XLM_R,
         miracl=60.8,
-        unverified=("licence", "beir", "miracl"),
+        unverified=("beir", "miracl"),
     ),
     _local(
         *("intfloat/multilingual-e5-base", 768, 512, 85.1, 48.88, _ME5),
         languages=XLM_R,
         miracl=62.3,
-        unverified=("licence", "beir", "miracl"),
+        unverified=("beir", "miracl"),
     ),
     _local(
         *("intfloat/multilingual-e5-large", 1024, 512, 302.3, 51.43),
         (*_ME5, "arXiv:2402.03216v4, table 1: MIRACL"),
         languages=XLM_R,
         miracl=66.6,
-        unverified=("licence", "beir"),
+        unverified=("beir",),
     ),
     EmbeddingFacts(
         name="huggingface/intfloat/e5-mistral-7b-instruct",
@@ -267,10 +270,13 @@ CATALOG: tuple[EmbeddingFacts, ...] = (
         integration=_HF,
         extra="huggingface",
         backbone_megaparameters=6_980.0,
-        beir=56.89,
+        beir=56.9,
         instruction="Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ",
-        sources=("Wang et al. 2024, arXiv:2401.00368", "model card intfloat/e5-mistral-7b-instruct"),
-        unverified=("beir",),
+        sources=(
+            "Wang et al. 2024, arXiv:2401.00368",
+            "model card intfloat/e5-mistral-7b-instruct",
+            "github.com/microsoft/unilm, e5/README.md: BEIR",
+        ),
     ),
     EmbeddingFacts(
         name="clip/openai/clip-vit-base-patch32",
@@ -283,8 +289,11 @@ CATALOG: tuple[EmbeddingFacts, ...] = (
         extra="huggingface",
         modalities=("text", "image"),
         backbone_megaparameters=37.8,
-        sources=("Radford et al. 2021, arXiv:2103.00020", "github.com/openai/CLIP: licence"),
-        unverified=("licence",),
+        sources=(
+            "Radford et al. 2021, arXiv:2103.00020",
+            "github.com/openai/CLIP, LICENSE: MIT, of the code",
+        ),
+        unverified=("licence",),  # of the weights nothing is said
     ),
     EmbeddingFacts(
         name="imagebind/imagebind_huge",
