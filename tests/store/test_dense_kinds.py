@@ -226,4 +226,4 @@ def test_a_large_graph_keeps_more_in_view_and_compares_more_of_those_allowed_one
     ]
     assert in_view == [256, 256, 1024]
     assert graph.parameters(OfSize(1_600_000), SearchEffort(ef_search=99), 0.5, None).efSearch == 198
-    assert [graph.gathered(size) for size in (100, 1_000_000)] == [500, 50_000]
+    assert [graph.gathered(size) for size in (100, 1_000_000)] == [707, 70_710]
