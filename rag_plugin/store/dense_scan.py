@@ -15,6 +15,7 @@ from functools import cache
 import faiss
 import numpy as np
 
+from rag_plugin.cores import core_count
 from rag_plugin.types import FloatArray, IntArray, Metric
 
 _ROWS_PER_THREAD = 16_384
@@ -73,7 +74,7 @@ def _scan(rows: FloatArray, query: FloatArray, metric: Metric) -> FloatArray:
     scores = np.empty(len(rows), np.float32)
     query = np.ascontiguousarray(query, np.float32)
     kernel = _KERNELS[metric]
-    threads = max(1, min(os.cpu_count() or 1, len(rows) // _ROWS_PER_THREAD))
+    threads = max(1, min(core_count(), len(rows) // _ROWS_PER_THREAD))
     bounds = np.linspace(0, len(rows), threads + 1).astype(np.int64)
     parts = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
     if threads == 1:
@@ -91,7 +92,7 @@ def _scan(rows: FloatArray, query: FloatArray, metric: Metric) -> FloatArray:
 @cache
 def _pool(process: int) -> ThreadPoolExecutor:
     """The threads of one process: a forked child inherits none and gets its own."""
-    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="rag-plugin-scan")
+    return ThreadPoolExecutor(max_workers=core_count(), thread_name_prefix="rag-plugin-scan")
 
 
 def _inner_products(rows: FloatArray, query: FloatArray, scores: FloatArray) -> None:

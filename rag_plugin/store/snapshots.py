@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from rag_plugin.cores import core_count
 from rag_plugin.errors import StoreCorruptedError, StoreFormatError, StoreWriteError
 from rag_plugin.store.analyzer import Analyzer
 from rag_plugin.store.bm25 import Bm25
@@ -271,7 +272,7 @@ def _file_checksums(path: Path) -> list[str]:
     offsets = range(0, max(size, 1), _BLOCK_BYTES)
     if len(offsets) == 1:
         return [checksum(0)]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=core_count()) as pool:
         return list(pool.map(checksum, offsets))
 
 
