@@ -1,6 +1,7 @@
 """The attention of an encoder's OpenVINO graph, written so that a CPU needs a fifth less time for the whole model.
 
-What the graph says stays the same (logits and vectors to the sixth digit in float32). Four passages of 224 tokens,
+What the graph says stays the same: logits and vectors to the sixth digit in float32; int8 roundings fall otherwise here
+and there (nDCG@10 of all-MiniLM-L6-v2 on SciFact .6521 instead of .6527). Four passages of 224 tokens,
 MiniLM-L-12 in bfloat16 on one core with AMX: 91 ms as exported, 73 ms as written here, of which products with weights
 are 44:
 
@@ -253,9 +254,10 @@ def _read_one_token(model: Any, last: _Attention) -> None:
         for given in node.inputs()
         if given.get_source_output().get_node() not in known and not _is_fixed(given.get_source_output())
     ]
-    if any(len(given.get_partial_shape()) != 3 for given in beside):
+    read_here = [before[-1].input(0), *beside]
+    if any(len(given.get_partial_shape()) != 3 for given in read_here):
         return
-    for given in (before[-1].input(0), *beside):
+    for given in read_here:
         ends = (op.constant(np.array([end])) for end in (0, 1, 1, 1))
         given.replace_source_output(op.slice(given.get_source_output(), *ends).output(0))
     model.validate_nodes_and_infer_types()
@@ -285,7 +287,7 @@ def _from_projection(queries: Any) -> list[Any] | None:
         path.append(node)
         moving = [place for place in range(node.get_input_size()) if not _is_fixed(node.input_value(place))]
         reshapes = node.get_type_name() == "Reshape"
-        if not _works_by_token(node, 0) or not (moving == [0] or reshapes or len(moving) == 1):
+        if not _works_by_token(node, 0) or not (reshapes or len(moving) == 1):
             return None
         if node.get_type_name() == "MatMul":
             return path
