@@ -30,7 +30,7 @@ class MergeInBackground:
     its view still holds the segments that were merged. Passages removed meanwhile stay hidden by the view.
 
     Attributes:
-        folder: Where what is merged may lie in unnamed files while it is large; None for memory.
+        folder: Where what is merged here may lie in unnamed files while it is large; None for memory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -107,7 +107,8 @@ def settled(
     if not chosen:
         return segments
     if total <= max(inline_postings, INLINE_POSTINGS):
-        return (*segments[:begin], merged(chosen, live, background.folder))
+        # In memory: the write that waits for it brought much of it itself, and files would take a third of its time.
+        return (*segments[:begin], merged(chosen, live))
     background.start(chosen, live)
     return segments
 
