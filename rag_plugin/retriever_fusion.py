@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextvars import copy_context
+from threading import Thread
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
-from rag_plugin.errors import DeadlineExceededError, InvalidInputError
+from rag_plugin.errors import DeadlineExceededError, InvalidInputError, RagPluginError
 from rag_plugin.explanation import Explanation, LegShare
 from rag_plugin.fusion import parse_weights, rrf, zscore_of_lists
 from rag_plugin.hits import Hit, Hits
 from rag_plugin.retriever_arguments import check_count, checked_query
 from rag_plugin.types import DoubleArray, IntArray
 
+Listed: TypeAlias = list[NodeWithScore]
 ListFusion: TypeAlias = Literal["zscore", "rrf"]
 
 _RULES: Final[dict[str, Callable[[DoubleArray, IntArray, DoubleArray], DoubleArray]]] = {
@@ -70,9 +72,9 @@ class RetrieverFusion(BaseRetriever):
                 f"fusion={fusion!r}; expected one of {', '.join(get_args(ListFusion))}: other rules need every leg's "
                 "score of every node, which only a HybridRetriever's store can give."
             )
-        if weights is not None and len(weights) != len(legs):
+        if weights is not None and (not isinstance(weights, list | tuple) or len(weights) != len(legs)):
             raise InvalidInputError(f"weights={weights!r}; expected {len(legs)} numbers, one per retriever.")
-        if timeout_s is not None and not timeout_s > 0:
+        if timeout_s is not None and not (isinstance(timeout_s, int | float) and timeout_s > 0):
             raise InvalidInputError(f"timeout_s={timeout_s!r}; expected seconds above 0, or None.")
         self._legs = tuple(legs)
         self._names = _names_of(self._legs)
@@ -83,30 +85,29 @@ class RetrieverFusion(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         checked_query(query_bundle)
-        pool = ThreadPoolExecutor(len(self._legs), thread_name_prefix="rag-plugin-fusion")
-        try:
-            # Each in the caller's context, so that its spans hang under the caller's.
-            asked = [pool.submit(copy_context().run, leg.retrieve, query_bundle) for leg in self._legs]
-            wait(asked, self._timeout_s)
-            found = [(one.exception() or one.result()) if one.done() else self._late() for one in asked]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # who is late ends by himself
-        return self._fused(found)
+        asked = [_started(leg, query_bundle) for leg in self._legs]
+        wait(asked, self._timeout_s)
+        return self._fused([self._outcome(one) for one in asked])
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         checked_query(query_bundle)
-        asked = [asyncio.ensure_future(leg.aretrieve(query_bundle)) for leg in self._legs]
+        asked = [_astarted(leg, query_bundle) for leg in self._legs]
         try:
             await asyncio.wait(asked, timeout=self._timeout_s)
+            return self._fused([self._outcome(one) for one in asked])
         finally:
-            late = [one for one in asked if one.cancel()]
-        found: list[list[NodeWithScore] | BaseException] = []
-        for one in asked:
-            if one in late:
-                found.append(self._late())
-            else:
-                found.append(one.exception() or one.result())
-        return self._fused(found)
+            for one in asked:
+                if not one.done():
+                    one.add_done_callback(_forget)
+                    one.cancel()
+
+    def _outcome(self, asked: Future[Listed] | asyncio.Future[Listed]) -> Listed | BaseException:
+        """What a leg found by now, or why it found nothing."""
+        if not asked.done():
+            return DeadlineExceededError(f"no answer within timeout_s={self._timeout_s}")
+        if asked.cancelled():
+            return RagPluginError("it cancelled itself")
+        return asked.exception() or asked.result()
 
     def _handle_recursive_retrieval(self, query_bundle: QueryBundle, nodes: list[NodeWithScore]) -> Hits:
         return Hits(super()._handle_recursive_retrieval(query_bundle, nodes))
@@ -116,10 +117,7 @@ class RetrieverFusion(BaseRetriever):
     ) -> Hits:
         return Hits(await super()._ahandle_recursive_retrieval(query_bundle, nodes))
 
-    def _late(self) -> DeadlineExceededError:
-        return DeadlineExceededError(f"no answer within timeout_s={self._timeout_s}")
-
-    def _fused(self, found: Sequence[list[NodeWithScore] | BaseException]) -> Hits:
+    def _fused(self, found: Sequence[Listed | BaseException]) -> Hits:
         """One ranking of what the legs found, those left out that have an error instead."""
         failed = [
             (name, error)
@@ -165,6 +163,34 @@ class RetrieverFusion(BaseRetriever):
         return hits
 
 
+def _started(leg: BaseRetriever, query_bundle: QueryBundle) -> Future[Listed]:
+    """Ask a leg in a thread that never keeps the process from ending, in the caller's context, for its spans."""
+    future: Future[Listed] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(leg.retrieve(query_bundle))
+        except BaseException as error:  # noqa: BLE001 - not handled here: it goes to the thread that waits
+            future.set_exception(error)
+
+    future.set_running_or_notify_cancel()
+    Thread(target=copy_context().run, args=(work,), name="rag-plugin-fusion", daemon=True).start()
+    return future
+
+
+def _astarted(leg: BaseRetriever, query_bundle: QueryBundle) -> asyncio.Future[Listed]:
+    """Ask a leg on the event loop, or in a thread where LlamaIndex would run it on the loop and block it."""
+    if type(leg)._aretrieve is BaseRetriever._aretrieve:
+        return asyncio.wrap_future(_started(leg, query_bundle))
+    return asyncio.ensure_future(leg.aretrieve(query_bundle))
+
+
+def _forget(late: asyncio.Future[Listed]) -> None:
+    """Take note of what became of a leg that nobody waits for, or asyncio would complain."""
+    if not late.cancelled():
+        late.exception()
+
+
 def _names_of(legs: Sequence[BaseRetriever]) -> tuple[str, ...]:
     """What each leg is called: its class, numbered where there are several of it."""
     kinds = [type(leg).__name__ for leg in legs]
@@ -188,5 +214,5 @@ def _scores_of(listed: list[NodeWithScore], nodes: dict[str, BaseNode]) -> dict[
     for number in sorted(range(len(listed)), key=lambda number: -scores[number]):
         node = listed[number].node
         nodes.setdefault(node.node_id, node)
-        found[node.node_id] = scores[number]
+        found.setdefault(node.node_id, scores[number])
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -31,9 +33,21 @@ class Listed(BaseRetriever):
         return self._answer()
 
     def _answer(self):
-        if isinstance(self.found, Exception):
+        if isinstance(self.found, BaseException):
             raise self.found
         return [NodeWithScore(node=TextNode(id_=name, text=name), score=score) for name, score in self.found]
+
+
+class Blocking(BaseRetriever):
+    """Knows no asynchronous way, as most of LlamaIndex's retrievers; LlamaIndex runs it on the event loop."""
+
+    def __init__(self, after_s):
+        super().__init__()
+        self.after_s = after_s
+
+    def _retrieve(self, query_bundle):
+        time.sleep(self.after_s)
+        return [NodeWithScore(node=TextNode(id_="slow", text="slow"), score=1.0)]
 
 
 class Silent(Listed):
@@ -90,6 +104,54 @@ def test_a_leg_that_fails_or_is_late_is_left_out_and_said_so(ask, broken):
     assert time.monotonic() - began < 20.0  # and nobody waited for it
 
 
+def test_a_leg_without_an_asynchronous_way_blocks_nobody():
+    async def ask():
+        retriever = HybridRetriever.from_retrievers([Blocking(30.0), Listed(FIRST)], timeout_s=0.3)
+        asked = asyncio.ensure_future(retriever.aretrieve("q"))
+        turns = 0
+        while not asked.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+        return await asked, turns
+
+    hits, turns = asyncio.run(ask())
+    assert [hit.node_id for hit in hits] == ["a", "b", "c"]
+    assert "Blocking left out" in hits[0].explain().degraded
+    assert turns > 3
+
+
+def test_a_leg_that_never_returns_does_not_keep_the_process_from_ending():
+    script = (
+        "from tests.test_retriever_fusion import *\n"
+        "retriever = HybridRetriever.from_retrievers([Blocking(300.0), Listed(FIRST)], timeout_s=0.1)\n"
+        "print(len(retriever.retrieve('q')))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert ended.stdout.split() == ["3"], ended.stderr
+
+
+def test_a_leg_that_cancels_itself_is_left_out():
+    hits = asyncio.run(
+        HybridRetriever.from_retrievers([Silent(asyncio.CancelledError()), Listed(FIRST)]).aretrieve("q")
+    )
+    assert len(hits) == 3
+    assert "Silent left out" in hits[0].explain().degraded
+
+
+def test_whoever_cancels_the_query_cancels_the_legs():
+    async def ask():
+        leg = Listed(FIRST, after_s=30.0)
+        asked = asyncio.ensure_future(HybridRetriever.from_retrievers([leg]).aretrieve("q"))
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await asyncio.sleep(0)
+        return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert asyncio.run(ask()) == []
+
+
 @both_ways
 def test_without_any_leg_there_is_an_error(ask):
     with pytest.raises(ValueError, match="gone"):
@@ -132,7 +194,9 @@ def test_no_leg_finds_anything():
         ([Listed(FIRST)], {"weights": (1.0, 1.0)}, "1 numbers, one per retriever"),
         ([Listed(FIRST)], {"weights": (-1.0,)}, "≥ 0"),
         ([Listed(FIRST)], {"similarity_top_k": 0}, "similarity_top_k=0"),
+        ([Listed(FIRST)], {"weights": 3}, "one per retriever"),
         ([Listed(FIRST)], {"timeout_s": 0.0}, "timeout_s"),
+        ([Listed(FIRST)], {"timeout_s": "soon"}, "timeout_s"),
     ],
 )
 def test_bad_arguments_are_refused(retrievers, options, said):
