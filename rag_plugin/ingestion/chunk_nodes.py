@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.schema import (
     BaseNode,
     Document,
@@ -15,6 +14,8 @@ from llama_index.core.schema import (
     RelatedNodeInfo,
     TextNode,
 )
+
+from rag_plugin.store.text_nodes import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,13 +35,9 @@ _OWN_FIELDS: Final = frozenset({"id_", "text", "start_char_idx", "end_char_idx",
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 """The first two bits of a hexadecimal digit replaced by 10."""
 
-_set: Final = object.__setattr__
-
 _NEIGHBOUR_MODEL: Final = RelatedNodeInfo(node_id="", node_type=ObjectType.TEXT)
 _NEIGHBOUR: Final = _NEIGHBOUR_MODEL.__dict__
 _NEIGHBOUR_GIVEN: Final = _NEIGHBOUR_MODEL.model_fields_set
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class ChunkMold:
@@ -95,17 +92,17 @@ class ChunkMold:
         fields["excluded_embed_metadata_keys"] = self._unembedded.copy()
         fields["excluded_llm_metadata_keys"] = self._unread.copy()
         fields["relationships"] = self._relationships.copy()
-        return _made(TextNode, fields, self._given)
+        return model_of(TextNode, fields, self._given.copy())
 
     def chain(self, nodes: Sequence[TextNode]) -> None:
         """Tell each node of :meth:`node` which comes before and after it."""
         if len(nodes) < 2:
             return
         related = [
-            _made(
+            model_of(
                 RelatedNodeInfo,
                 {**_NEIGHBOUR, "node_id": node.id_, "metadata": {}},
-                _NEIGHBOUR_GIVEN,
+                _NEIGHBOUR_GIVEN.copy(),
             )
             for node in nodes
         ]
@@ -129,16 +126,6 @@ def stable_node_id(ref_doc_id: str, text: str, occurrence: int) -> str:
     # Version 5, variant 1 (RFC 9562, 4.1 and 5.5): the mark for "derived from a name by a hash". Spelt by hand,
     # as uuid.UUID takes longer than the hash.
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:]}"
-
-
-def _made(kind: type[_Model], fields: dict[str, Any], given: set[str]) -> _Model:
-    """A model with all its fields, of the right types: what pydantic's ``__setstate__`` does, in half of its time."""
-    made = object.__new__(kind)
-    _set(made, "__dict__", fields)
-    _set(made, "__pydantic_fields_set__", given.copy())
-    _set(made, "__pydantic_extra__", None)
-    _set(made, "__pydantic_private__", None)
-    return made
 
 
 @lru_cache(maxsize=128)

@@ -308,7 +308,7 @@ def node_from_payload(payload: bytes, *, row: int) -> BaseNode:
         name, fields = _parsed(payload)
         cls = _NODE_CLASSES[name]
         return TextNode(**fields) if cls is TextNode else cls.from_dict(fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreCorruptedError(f"Row {row}: its node cannot be rebuilt ({error}).") from error
 
 

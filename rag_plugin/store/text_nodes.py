@@ -1,7 +1,6 @@
 """Plain text nodes to JSON fields and back without pydantic: 3 µs a node instead of 11, and 3.5 instead of 9.
 
-The results are pydantic's, to the letter, or None for whatever is out of the ordinary, which is then left to
-pydantic.
+The results are pydantic's, to the letter. What is out of the ordinary has no such fields and is left to pydantic.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from llama_index.core.schema import NodeRelationship, ObjectType, RelatedNodeInfo, TextNode
 
-_Model = TypeVar("_Model", TextNode, RelatedNodeInfo)
+Model = TypeVar("Model", TextNode, RelatedNodeInfo)
 _RELATED = RelatedNodeInfo.class_name()
 _LISTS = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
 _TYPES: dict[str, type] = {
@@ -159,7 +158,7 @@ def node_of_plain_fields(fields: dict[str, Any]) -> TextNode:
         _RELATIONSHIPS[kind]: _related(one) if type(one) is dict else [_related(each) for each in one]
         for kind, one in fields.get("relationships", {}).items()
     }
-    return _model(TextNode, values, given)
+    return model_of(TextNode, values, given)
 
 
 def _related(described: dict[str, Any]) -> RelatedNodeInfo:
@@ -169,14 +168,22 @@ def _related(described: dict[str, Any]) -> RelatedNodeInfo:
     values = _RELATED_DEFAULTS | described
     if "metadata" not in given:
         values["metadata"] = {}
-    return _model(RelatedNodeInfo, values, given)
+    return model_of(RelatedNodeInfo, values, given)
 
 
 _set = object.__setattr__
 
 
-def _model(kind: type[_Model], values: dict[str, Any], given: set[str]) -> _Model:
-    """What pydantic makes of valid ``values`` of all fields, ``given`` those that were not left to default."""
+def model_of(kind: type[Model], values: dict[str, Any], given: set[str]) -> Model:
+    """What pydantic makes of valid values, as its ``__setstate__`` does but in half of the time.
+
+    Args:
+        kind: Of LlamaIndex's node models.
+        values: Of all fields; become the model's own.
+        given: The fields that were not left to default; become the model's own.
+    """
+    if kind.__private_attributes__:  # of another LlamaIndex than those known: pydantic sets them up
+        return kind(**{name: values[name] for name in given})
     model = object.__new__(kind)
     _set(model, "__dict__", values)
     _set(model, "__pydantic_fields_set__", given)

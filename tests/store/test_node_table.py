@@ -28,7 +28,14 @@ def test_any_number_of_rows_is_read_each_once():
 
 @pytest.mark.parametrize(
     "payload",
-    [b'["TextNode",{"text":"a"}] ', b' ["TextNode",{}]', b'["TextNode",{"text":1}]', b'{"text":"a"', b"{}{}"],
+    [
+        b'["TextNode",{"text":"a"}] ',
+        b' ["TextNode",{}]',
+        b'["TextNode",{"text":1}]',
+        b'{"text":"a"',
+        b"{}{}",
+        b'{"relationships":3}',
+    ],
 )
 def test_a_payload_nobody_wrote_is_refused(payload):
     with pytest.raises(StoreCorruptedError, match="Row 7"):
