@@ -17,6 +17,7 @@ and a model whose scores come near the bound on a probe stays as it was exported
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,20 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_logger = logging.getLogger(__name__)
+
 _BOUND = 75.0
 """Scores are clamped to ± this: ``exp(75)`` times 512 tokens times a value of 100 is a float32 still."""
 
 _SEEN = math.exp(-20.0), math.exp(62.0)
 """Between these the sums of exponentials on the probe must lie, so that a score has far to go to the bound. The largest
 of MiniLM-L-12, all-MiniLM-L6-v2 and its int8 version are exp(56), exp(47) and exp(57), the smallest exp(−2)."""
+
+_WIDE_ENOUGH = ("f32", "bf16")
+"""Precisions with the range of float32. In float16, which OpenVINO takes on ARM, ``exp`` overflows from 11 on."""
+
+_LEAST_SUM = float(np.finfo(np.float32).tiny)
+"""A text of no token at all has a sum of 0; divided by this, its mean is 0 and no NaN."""
 
 _MASKED = -1e4
 """What every exported mask adds to the score of padding at least."""
@@ -54,6 +63,16 @@ _MAKES_CONSTANTS = frozenset(
 
 def lightened(model: Any) -> Any:
     """A just read ``openvino.Model`` with its attention rewritten, or itself where that isn't known to be safe."""
+    try:
+        return _rewritten(model)
+    except (
+        RuntimeError
+    ) as error:  # inputs of fixed sizes, or others than encoders have: nothing to ask it with
+        _logger.debug("The attention stays as it was exported: %s", error)
+        return model
+
+
+def _rewritten(model: Any) -> Any:
     from openvino import opset13 as op
 
     made = model.clone()
@@ -88,6 +107,8 @@ def _stays_in_bounds(model: Any, sums: Any) -> bool:
     ids = np.random.default_rng(0).integers(0, vocabulary, (4, 64))
     asked = openvino.Model([sums.output(0)], model.get_parameters(), "sums")
     compiled = openvino.compile_model(asked, "CPU", {"INFERENCE_NUM_THREADS": 1})
+    if compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() not in _WIDE_ENOUGH:
+        return False
     found = compiled(
         {
             name: ids if name == "input_ids" else np.full_like(ids, name == "attention_mask")
@@ -144,6 +165,8 @@ class _Attention:
     def around(cls, softmax: Any) -> _Attention | None:
         """The attention that a softmax is part of, or ``None`` where it is another kind."""
         users, added = list(_users(softmax.output(0))), softmax.input_value(0).get_node()
+        if softmax.get_attributes()["axis"] not in (-1, 3):
+            return None
         if [user.get_type_name() for user in users] != ["MatMul"] or added.get_type_name() != "Add":
             return None
         (context,) = users
@@ -176,7 +199,8 @@ class _Attention:
         weights = op.exp(op.clamp(self._with_keys_in_place(), -_BOUND, _BOUND))
         values = op.multiply(self.context.input_value(1), of_keys)
         sums = op.matmul(weights, of_keys, False, False)
-        mean = op.divide(op.matmul(weights, values, False, False), sums)
+        least = op.constant(np.float32(_LEAST_SUM))
+        mean = op.divide(op.matmul(weights, values, False, False), op.maximum(sums, least))
         self.context.output(0).replace(mean.output(0))
         return sums
 

@@ -23,8 +23,8 @@ _LEAST_EF_UP_TO = 100_000
 with 512 and 1,024 (.955 with 810), so what is kept in view grows with the square root of the size."""
 _GATHERED_SQUARED = 5_000
 """A walk that may return a share of the vectors takes about 1.1 ms / share at 100,000 and 2.7 at 1,000,000, and 0.4 µs
-is what comparing one costs: below √(5,000 · size) allowed vectors (7 % of 1,000,000) comparing each is faster, and
-exact. At 1 % a walk took 220 ms."""
+is what comparing one of 384 dimensions costs: below √(5,000 · size) allowed vectors (7 % of 1,000,000) comparing each
+is faster, and exact. At 1 % a walk took 220 ms."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ _MOST_PROBES = 64
 256·√n codes, a quarter of 1,000,000, and recall@100 stays above .98; tests/benchmarks/dense.py plots it."""
 
 _GATHERED = 4_096
+"""Gathering and comparing as many takes what reading the codes of 1,000,000 does, 1.6 ms, and is exact."""
 
 _SAMPLE_PER_LIST = 128
 """Training rows per list: FAISS asks for 39 at least and reads 256 at most."""
@@ -61,7 +62,7 @@ class InvertedCodes:
         return max(_SAMPLE_AT_LEAST, _SAMPLE_PER_LIST * (lists_of(size) if self.partitioned else 1))
 
     def gathered(self, size: int) -> int:
-        """Up to how many allowed vectors comparing each of them (0.4 µs) beats reading codes."""
+        """Up to how many allowed vectors comparing each of them (0.4 µs at 384 dimensions) beats reading codes."""
         return _GATHERED
 
     def depth(self, k: int, effort: SearchEffort) -> int:

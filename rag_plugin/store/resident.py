@@ -14,6 +14,7 @@ import mmap
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _LARGE: Final = 1 << 20
-"""Bytes from which on an array is worth a file."""
+"""Bytes from which on an array is worth a file and the descriptor that its map holds: smaller ones come in hundreds,
+and would be gone from memory soon anyway."""
 
 _MAPPED_AROUND: Final = 2 << 20
 """Linux maps up to a huge page around a byte that is read, also in front of it, where all was let go already."""
 
 _PIECE_BYTES: Final = 1 << 20
-"""Gone through at a time."""
+"""Small beside everything else in memory, large beside the microseconds that a call to let it go takes."""
 
 
 class _Unnamed(mmap.mmap):
@@ -53,9 +55,8 @@ def roomy_array(count: int, dtype: DTypeLike, folder: Path | None) -> NDArray[An
     if folder is not None and size >= _LARGE and hasattr(os, "posix_fallocate"):
         try:
             with tempfile.TemporaryFile(dir=folder) as file:
-                os.posix_fallocate(
-                    file.fileno(), 0, size
-                )  # a full disk is an error here, and no SIGBUS later
+                # A full disk is an error here, and no SIGBUS later.
+                os.posix_fallocate(file.fileno(), 0, size)
                 return np.frombuffer(_Unnamed(file.fileno(), size), dtype)
         except OSError as error:
             _logger.info("No room for %d bytes in %s (%s): they are taken from memory.", size, folder, error)
@@ -74,7 +75,8 @@ def let_go(array: NDArray[Any]) -> None:
     begin = _address(array) - _address(np.frombuffer(mapped, np.uint8))
     first = max(0, begin - _MAPPED_AROUND)
     first -= first % mmap.PAGESIZE
-    mapped.madvise(mmap.MADV_DONTNEED, first, begin + array.nbytes - first)
+    with suppress(OSError):  # of pages that somebody locked in memory, and then they are to stay
+        mapped.madvise(mmap.MADV_DONTNEED, first, begin + array.nbytes - first)
 
 
 def passed_through(array: NDArray[Any], *, overlap: int = 0) -> Iterator[NDArray[Any]]:
@@ -91,7 +93,10 @@ def passed_through(array: NDArray[Any], *, overlap: int = 0) -> Iterator[NDArray
 
 
 def trim_heap() -> None:
-    """Have the C library give back what it keeps of freed memory, where it is glibc: in about a millisecond."""
+    """Have the C library give back what it keeps of freed memory, where it is glibc.
+
+    It walks the heap of the whole process: 1 ms in a small one, 10 to 65 where others keep hundreds of megabytes.
+    """
     if _malloc_trim is not None:
         _malloc_trim(0)
 

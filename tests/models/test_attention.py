@@ -24,7 +24,10 @@ KEPT = (np.arange(9) < np.array([[9], [5], [1]])).astype(np.int64)
 class Layer:
     """One attention over word vectors with a residual and a linear layer, as a graph and in NumPy."""
 
-    def __init__(self, *, louder: float = 1.0, causal: bool = False, first_token: bool = False) -> None:
+    def __init__(
+        self, *, louder: float = 1.0, causal: bool = False, first_token: bool = False, axis: int = 3
+    ) -> None:
+        self.axis = axis
         generator = np.random.default_rng(2)
 
         def weights(rows: int, columns: int) -> np.ndarray:
@@ -64,7 +67,7 @@ class Layer:
             )
             later = op.greater(op.unsqueeze(places, op.constant(0)), op.unsqueeze(places, op.constant(1)))
             added = op.add(added, op.multiply(op.convert(later, "f32"), op.constant(np.float32(-1e9))))
-        shares = op.softmax(op.add(scores, added), -1)
+        shares = op.softmax(op.add(scores, added), self.axis)
         context = op.transpose(
             op.matmul(shares, heads(self.value, [0, 2, 1, 3]), False, False), op.constant([0, 2, 1, 3])
         )
@@ -128,6 +131,43 @@ def test_scores_too_large_for_exponentials_keep_softmax() -> None:
     model = lightened(layer.graph())
     assert "Softmax" in kinds(model)
     np.testing.assert_allclose(answer(model), layer.expected(), atol=2e-4)
+
+
+def test_a_softmax_over_another_axis_is_left_alone() -> None:
+    exported = Layer(axis=2).graph()
+    np.testing.assert_array_equal(answer(lightened(exported)), answer(exported))
+
+
+def test_a_graph_of_fixed_sizes_cannot_be_asked_and_stays_as_it_is() -> None:
+    model = Layer().graph()
+    model.reshape({"input_ids": [3, 9], "attention_mask": [3, 9]})
+    assert lightened(model) is model
+
+
+def test_a_text_of_no_token_gives_numbers() -> None:
+    compiled = openvino.compile_model(lightened(Layer().graph()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    nothing = compiled({"input_ids": IDS, "attention_mask": np.zeros_like(KEPT)})[0]
+    assert np.isfinite(nothing).all()
+
+
+@pytest.mark.parametrize(("precision", "rewritten"), [("f16", False), ("bf16", True)])
+def test_half_precision_is_too_narrow_for_exponentials(
+    precision: str, rewritten: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_model = openvino.compile_model
+
+    class Compiled:
+        def __init__(self, *arguments: Any) -> None:
+            self._compiled = compile_model(*arguments)
+
+        def __call__(self, given: Any) -> Any:
+            return self._compiled(given)
+
+        def get_property(self, name: str) -> Any:
+            return getattr(openvino.Type, precision)
+
+    monkeypatch.setattr(openvino, "compile_model", Compiled)
+    assert ("Softmax" not in kinds(lightened(Layer().graph()))) is rewritten
 
 
 def test_a_graph_without_attention_stays_itself() -> None:

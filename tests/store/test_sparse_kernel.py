@@ -101,6 +101,30 @@ def test_compiling_begins_when_searches_have_taken_as_long_and_none_waits_for_it
     waits.set()
 
 
+def test_nobody_waits_for_a_kind_while_another_is_compiled(monkeypatch):
+    importing, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(sparse_kernel, "_compiled", lambda: (importing.set(), go_on.wait(30), None)[2])
+    compiler = Compiler()
+    compiler.spent(sparse_kernel._WORTH_S)
+    short, long = np.dtype(np.uint8), np.dtype(np.uint16)
+    assert compiler.ready(short, short) is None
+    assert importing.wait(30)
+    answered = threading.Event()
+    threading.Thread(target=lambda: (compiler.ready(short, long), answered.set()), daemon=True).start()
+    assert answered.wait(10)
+    go_on.set()
+
+
+def test_a_forked_child_compiles_what_its_parent_had_begun():
+    compiler = Compiler()
+    compiler._known = {("|u1", "|u1"): None, ("|u1", "<u2"): len}
+    with compiler._compile_lock, compiler._known_lock:
+        compiler.forget_threads()
+        assert compiler._known == {("|u1", "<u2"): len}
+        assert not compiler._compile_lock.locked()
+        assert not compiler._known_lock.locked()
+
+
 def test_without_numba_search_is_numpy_s(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     compiler = Compiler()

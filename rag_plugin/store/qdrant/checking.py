@@ -101,23 +101,21 @@ def _of_points(
             node = node_of(payload)
             terms = collection.analyzer.terms_batch([embedded_text(node)])[0]
             stored = record_of(node)
-        except (StoreError, InvalidInputError, KeyError) as error:
-            yield f"Point {record.id} cannot be read ({type(error).__name__}: {error}). Add its node again."
-            continue
-        frequencies.update(set(terms))
-        metadata = {key: value for key, value in stored.metadata.items() if key not in RESERVED}
-        wrong = [
-            what
-            for what, is_right in (
-                ("the node", digest_of(stored.payload, bytes.fromhex(facts.text_hash)).hex() == facts.digest),
+            metadata = {key: value for key, value in stored.metadata.items() if key not in RESERVED}
+            digest = digest_of(stored.payload, bytes.fromhex(facts.text_hash)).hex()
+            compared = (
+                ("the node", digest == facts.digest),
                 ("the id of the point", str(record.id) == point_id(node.node_id)),
                 ("the id of the document", str(payload.get(DOCUMENT)) == str(node.ref_doc_id)),
                 ("the metadata for filters", all(payload.get(key) == metadata[key] for key in metadata)),
                 ("the embedding", _has_embedding(record, facts, settings)),
                 ("the BM25 vector", _has_words(record, facts, terms, settings)),
             )
-            if not is_right
-        ]
+        except (StoreError, InvalidInputError, KeyError, ValueError, TypeError) as error:
+            yield f"Point {record.id} cannot be read ({type(error).__name__}: {error}). Add its node again."
+            continue
+        frequencies.update(set(terms))
+        wrong = [what for what, is_right in compared if not is_right]
         if wrong:
             yield f"Node {node.node_id!r}: {' and '.join(wrong)} is not what was written. {_AGAIN}"
 

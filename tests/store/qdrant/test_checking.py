@@ -125,6 +125,10 @@ DAMAGE = {
         lambda client: client.set_payload("c", {"doc_id": "d"}, [point_id("n4")]),
         "'n4': the id of the document is not",
     ),
+    "a hash that is none": (
+        lambda client: client.set_payload("c", {"text_hash": "zz"}, [point_id("n3")], key=OWN),
+        "cannot be read (ValueError",
+    ),
     "another program's point": (
         lambda client: client.delete_payload("c", [OWN], [point_id("n3")]),
         "1 of 40 points were written by another store",
