@@ -268,6 +268,7 @@ class Engine:
                 snapshots.discard_all(self.folder)
                 dense_codes_file.discard(self.folder)
                 self._snapshot_change = -1
+        trim_heap()
 
     def take_over(self, backup: Path) -> None:
         """Replace the contents of this store, in memory, by those of a backup file.

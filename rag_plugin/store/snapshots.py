@@ -50,7 +50,8 @@ _ROWS, _ALIVE, _IDS, _VECTORS, _SPARSE, _MANIFEST = (
 )
 # Blocks are hashed side by side (hashlib releases the GIL), so checking 1 GB keeps every core busy.
 _BLOCK_BYTES = 16 << 20
-# Read at a time: whole blocks would be held, one for each core.
+# Read at a time: whole blocks would be held, one for each core. Small enough to stay in a core's cache on its way into
+# the hash.
 _READ_BYTES = 1 << 18
 
 

@@ -186,7 +186,8 @@ def segment_of(
 def merged(segments: Sequence[Segment], live: BoolArray, folder: Path | None = None) -> Segment:
     """One segment from consecutive ones, without the postings of removed passages.
 
-    Term by term, so that of neither side more than a few terms has to lie in memory.
+    Term by term, so that of neither side more than a few terms has to lie in memory; of a segment that holds removed
+    passages all does, twice for a moment, while they are taken out.
 
     Args:
         segments: In order of position, each beginning where the one before ends.

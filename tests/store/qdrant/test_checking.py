@@ -129,6 +129,10 @@ DAMAGE = {
         lambda client: client.set_payload("c", {"text_hash": "zz"}, [point_id("n3")], key=OWN),
         "cannot be read (ValueError",
     ),
+    "a length that is none": (
+        lambda client: client.set_payload("c", {"length": "many"}, [point_id("n3")], key=OWN),
+        "'n3': the BM25 vector is not",
+    ),
     "another program's point": (
         lambda client: client.delete_payload("c", [OWN], [point_id("n3")]),
         "1 of 40 points were written by another store",
