@@ -8,6 +8,7 @@ Measured over 1,000,000 passages: three fifths of the time of NumPy's way.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rag_plugin.store.bm25 import Bm25
     from rag_plugin.store.sparse_segment import Segment
     from rag_plugin.types import BoolArray, DoubleArray, IntArray
+
+_logger = logging.getLogger(__name__)
 
 BLOCK: Final = 8192
 """Positions scored at a time: 64 KB of sums, a multiple of `_RUN`."""
@@ -185,9 +188,19 @@ class Compiler:
                 if kind not in self._known:
                     self._known[kind] = None
                     threading.Thread(
-                        target=self.compile, args=kind, name="rag-plugin-compile", daemon=True
+                        target=self._try_to_compile, args=kind, name="rag-plugin-compile", daemon=True
                     ).start()
         return self._known.get(kind)
+
+    def _try_to_compile(self, frequencies: str, lengths: str) -> None:
+        """Compiles; whatever numba fails of (a half-installed copy, an odd processor), searches go on without it."""
+        try:
+            self.compile(frequencies, lengths)
+        except Exception:
+            self._missing = True
+            _logger.warning(
+                "The sparse leg searches without compiled code, since numba failed.", exc_info=True
+            )
 
     def compile(self, frequencies: str, lengths: str) -> None:
         """Compiles for these types, or loads what an earlier process compiled."""

@@ -126,13 +126,26 @@ def test_a_forked_child_compiles_what_its_parent_had_begun():
 
 
 def test_without_numba_search_is_numpy_s(monkeypatch):
-    monkeypatch.setitem(sys.modules, "numba", None)
     compiler = Compiler()
-    compiler.compile("|u1", "|u1")
+    # No thread that an earlier test's searches started may be in the middle of importing numba.
+    with sparse_kernel.COMPILER._compile_lock, monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "numba", None)
+        compiler.compile("|u1", "|u1")
     compiler.spent(sparse_kernel._WORTH_S)
     assert compiler.ready(np.dtype(np.uint8), np.dtype(np.uint8)) is None
     monkeypatch.setattr(sparse_kernel, "COMPILER", compiler)
     assert CompiledSearch.of(Bm25.named("lucene"), 1.0, index_of(["a"] * 600)._segments) is None
+
+
+def test_a_numba_that_fails_turns_compiled_code_off_and_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(sparse_kernel, "_compiled", lambda: 1 / 0)
+    compiler = Compiler()
+    compiler.spent(sparse_kernel._WORTH_S)
+    kind = np.dtype(np.uint8), np.dtype(np.uint16)
+    with caplog.at_level("WARNING", sparse_kernel.__name__):
+        compiler._try_to_compile(*(dtype.str for dtype in kind))
+    assert "numba failed" in caplog.text
+    assert compiler.ready(*kind) is None
 
 
 def test_numba_compiles_it_to_the_same_answers(monkeypatch):
