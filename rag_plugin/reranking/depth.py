@@ -43,21 +43,24 @@ def order_is_certain(retrieval: DoubleArray, weight: float, top_n: int) -> bool:
     return bool(np.all((1.0 - weight) * gaps >= weight))
 
 
-def top_is_settled(
-    final: DoubleArray, logits: DoubleArray, next_retrieval: float, weight: float, *, top_n: int, risk: float
-) -> bool:
-    """Whether nothing that is still unread is to be expected in the top.
+def depth_to_read(
+    final: DoubleArray, logits: DoubleArray, unread: DoubleArray, weight: float, *, top_n: int, risk: float
+) -> int:
+    """How many of the unread hits have to be read, from the first on, as far as can be told by now.
+
+    Reading them may show that fewer would have done: the last place of the top only rises. 0 says that nothing
+    that is still unread is to be expected in the top.
 
     Args:
         final: ``(k,)``, final scores of the passages read so far.
         logits: ``(k,)``, theirs; NaN for what cannot be read.
-        next_retrieval: The highest retrieval part among the unread.
+        unread: ``(m,)``, retrieval's parts of the others, in the order in which they would be read.
         weight: The cross-encoder's share.
         top_n: Places that matter.
         risk: Chance, 0 to 1, with which one passage left out may have deserved a place.
     """
     if len(final) < top_n:
-        return False
+        return len(unread)
     part = 1.0
     known = logits[~np.isnan(logits)]
     if risk > 0.0 and len(known):
@@ -65,4 +68,5 @@ def top_is_settled(
         likely = known.mean() + NormalDist().inv_cdf(1.0 - risk) * spread
         part = float(rerank_part(np.array([likely]))[0])
     last_place = float(np.partition(final, len(final) - top_n)[len(final) - top_n])
-    return weight * part + (1.0 - weight) * next_retrieval <= last_place
+    deserving = np.flatnonzero(weight * part + (1.0 - weight) * unread > last_place)
+    return int(deserving[-1]) + 1 if len(deserving) else 0

@@ -12,7 +12,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore
 
 from rag_plugin.models.workers import thread_count
 from rag_plugin.reranking.blend import auto_weight, blended, rerank_part, retrieval_part
-from rag_plugin.reranking.depth import order_is_certain, top_is_settled
+from rag_plugin.reranking.depth import depth_to_read, order_is_certain
 
 if TYPE_CHECKING:
     import threading
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("rag_plugin.postprocessor")
 
 _PER_THREAD = 4
-"""Passages that one thread reads between two looks at whether the top is settled: one run of 220 tokens each."""
+"""Passages that a thread reads at most between two looks at whether the top is settled: one run of 220 tokens each."""
 
 _BESIDE_TOP = 2
 """Passages beyond ``top_n`` that are read before the first look: with fewer there is no last place to compare with."""
@@ -82,7 +82,7 @@ class SecondLook:
         encoder: Who reads them.
         top_n: Places that matter.
         blend: The cross-encoder's share, or ``"auto"``.
-        risk: See :func:`~rag_plugin.reranking.depth.top_is_settled`; ``None`` reads all.
+        risk: See :func:`~rag_plugin.reranking.depth.depth_to_read`; ``None`` reads all.
         timeout_s: Seconds after which the best order so far is returned.
         metadata_mode: Which of a node's metadata is read before its text.
         depth: Hits that are read at most; ``None`` for as many as tuning found best for them, else all.
@@ -146,33 +146,36 @@ class SecondLook:
         A score from behind a gap is not used: it would lift its hit over one that nobody looked at.
         """
         found: dict[int, PassageScore] = {}
-        step = _PER_THREAD * thread_count()
-        first = self.top_n + _BESIDE_TOP
         most = _MOST_AT_ONCE if deadline is not None else max(len(places), 1)
-        if self.risk is None:  # nobody looks in between
-            step = first = most
         while len(found) < len(places):
-            if found and self._is_settled(found, places, retrieval, weight):
-                break
             start = len(found)
-            size = min(most, step if start >= first else first - start)
-            end = min(len(places), start + size)
+            size = self._to_read(found, places, retrieval, weight)
+            if size == 0:
+                break
+            end = min(len(places), start + min(most, size))
             for place, score in zip(places[start:end], reading.scores(start, end, deadline), strict=True):
                 if score is None:
                     return found, True
                 found[place] = score
         return found, False
 
-    def _is_settled(
+    def _to_read(
         self, found: dict[int, PassageScore], places: list[int], retrieval: DoubleArray, weight: float
-    ) -> bool:
-        if self.risk is None:
-            return False
+    ) -> int:
+        """How many passages more are read before the next look at whether the top is settled."""
+        first = self.top_n + _BESIDE_TOP
+        if self.risk is None:  # nobody looks in between
+            return len(places)
+        if len(found) < first:
+            return first - len(found)
         read = list(found)
         logits = np.array([found[place].logit for place in read])
         final = weight * rerank_part(logits) + (1.0 - weight) * retrieval[read]
-        unread = float(retrieval[places[len(found) :]].max())
-        return top_is_settled(final, logits, unread, weight, top_n=self.top_n, risk=self.risk)
+        wanted = depth_to_read(
+            final, logits, retrieval[places[len(found) :]], weight, top_n=self.top_n, risk=self.risk
+        )
+        threads = thread_count()
+        return min(-(-wanted // threads), _PER_THREAD) * threads  # none waits while the others read
 
     def _ordered(
         self,

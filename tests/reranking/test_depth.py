@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_plugin.reranking.blend import blended, rerank_part
-from rag_plugin.reranking.depth import order_is_certain, top_is_settled
+from rag_plugin.reranking.depth import depth_to_read, order_is_certain
 
 LISTS = st.integers(2, 30).flatmap(
     lambda size: st.tuples(
@@ -25,7 +25,7 @@ def test_without_risk_the_top_is_exactly_that_of_reading_everything(
     full = blended(logits, retrieval, weight, reached=len(logits))
     for read in range(1, len(logits)):
         final = weight * rerank_part(logits[:read]) + (1 - weight) * retrieval[:read]
-        if top_is_settled(final, logits[:read], float(retrieval[read]), weight, top_n=top_n, risk=0.0):
+        if depth_to_read(final, logits[:read], retrieval[read:], weight, top_n=top_n, risk=0.0) == 0:
             best_read, best = np.sort(final)[::-1][:top_n], np.sort(full)[::-1][:top_n]
             np.testing.assert_allclose(best_read, best, atol=1e-12)
             break
@@ -54,8 +54,8 @@ def test_more_risk_stops_no_later() -> None:
                     (
                         read
                         for read in range(5, 30)
-                        if top_is_settled(
-                            final[:read], logits[:read], float(retrieval[read]), 0.4, top_n=5, risk=risk
+                        if not depth_to_read(
+                            final[:read], logits[:read], retrieval[read:], 0.4, top_n=5, risk=risk
                         )
                     ),
                     30,
@@ -64,6 +64,13 @@ def test_more_risk_stops_no_later() -> None:
         assert stops == sorted(stops, reverse=True)
 
 
+def test_hits_are_wanted_down_to_the_last_that_could_enter_the_top_with_the_best_part() -> None:
+    final, unread = np.array([0.8, 0.7, 0.6]), np.array([0.75, 0.55, 0.3, 0.25])
+    could_enter = [0.5 * 1.0 + 0.5 * part > 0.7 for part in unread]
+    assert could_enter == [True, True, False, False]
+    assert depth_to_read(final, np.zeros(3), unread, 0.5, top_n=2, risk=0.0) == 2
+
+
 def test_fewer_read_than_wanted_settles_nothing() -> None:
     one = np.array([0.9])
-    assert not top_is_settled(one, np.array([9.0]), 0.0, 0.5, top_n=2, risk=0.5)
+    assert depth_to_read(one, np.array([9.0]), np.zeros(3), 0.5, top_n=2, risk=0.5) == 3
