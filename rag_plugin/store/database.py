@@ -34,6 +34,9 @@ FILE_NAME = "store.db"
 # 16 KiB pages: a vector of 384 float32 takes 1.5 KB, and ten of them fill such a page to 95 %; the default
 # 4 KiB page holds two and wastes a quarter.
 _PAGE_BYTES = 16_384
+# What a reading connection keeps of them: 8 MB hold all inner pages of the tree of 5,000,000 nodes beside the leaves of
+# a query. With SQLite's own 2 MB each query of 1,000,000 reads inner pages anew: 100 nodes take 0.92 ms instead of 0.63.
+_READER_CACHE_KB = 8_192
 # As long as SQLite lets it grow by itself (1,000 pages); a bulk add's is folded back and shortened to this.
 _WAL_LIMIT_BYTES = 16 << 20
 
@@ -177,6 +180,7 @@ class Database:
         with self.errors_named():
             if connection is None:
                 connection = self._connect()
+                connection.execute(f"PRAGMA cache_size=-{_READER_CACHE_KB}")
             try:
                 connection.execute("BEGIN")
                 yield connection

@@ -67,16 +67,37 @@ def read_records(connection: sqlite3.Connection, rows: Sequence[int]) -> list[St
         StoreCorruptedError: A record is missing or does not match its digest.
     """
     found = []
-    statement = "SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE row IN"
-    for record in select_in(connection, statement, rows):
+    for record in select_in(connection, _RECORDS_IN, rows):
         verify_record(*record)
         found.append(StoredRecord(*record[:-1]))
     if len(found) != len(set(rows)):
-        missing = sorted(set(rows) - {record.row for record in found})
-        raise StoreCorruptedError(
-            f"Row {missing[0]} is missing from the database ({len(missing)} of {len(rows)} are). Restore a backup."
-        )
+        raise _missing(rows, {record.row for record in found})
     return found
+
+
+def read_payloads(connection: sqlite3.Connection, rows: Sequence[int]) -> dict[int, bytes]:
+    """The payload of each record in ``rows``, which must exist: what a query needs, without the rest.
+
+    Raises:
+        StoreCorruptedError: A record is missing or does not match its digest.
+    """
+    found = {}
+    for record in select_in(connection, _RECORDS_IN, rows):
+        verify_record(*record)
+        found[record[0]] = record[3]
+    if len(found) != len(rows) and len(found) != len(set(rows)):
+        raise _missing(rows, set(found))
+    return found
+
+
+_RECORDS_IN = "SELECT row, node_id, ref_doc_id, payload, text_hash, digest FROM nodes WHERE row IN"
+
+
+def _missing(rows: Sequence[int], found: set[int]) -> StoreCorruptedError:
+    missing = sorted(set(rows) - found)
+    return StoreCorruptedError(
+        f"Row {missing[0]} is missing from the database ({len(missing)} of {len(rows)} are). Restore a backup."
+    )
 
 
 def verify_record(

@@ -13,7 +13,14 @@ from rag_plugin.errors import InvalidInputError, StoreCorruptedError
 from rag_plugin.store import change_log
 from rag_plugin.store.id_hashes import IdColumn, hashes_of
 from rag_plugin.store.legs import Legs, NewNodes
-from rag_plugin.store.node_table import StoredRecord, document_ids, read_records, rows_with_id, verify_record
+from rag_plugin.store.node_table import (
+    StoredRecord,
+    document_ids,
+    read_payloads,
+    read_records,
+    rows_with_id,
+    verify_record,
+)
 from rag_plugin.store.records import (
     NodeRecord,
     embedded_text,
@@ -86,7 +93,7 @@ def full_nodes(view: View, rows: Sequence[int]) -> list[BaseNode]:
     Raises:
         StoreCorruptedError: A record or a vector does not match its digest.
     """
-    payloads = {record.row: record.payload for record in read_records(view.connection, rows)}
+    payloads = read_payloads(view.connection, rows)
     vectors = vectors_in(view.connection, rows)
     nodes = []
     for row in rows:

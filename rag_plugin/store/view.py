@@ -18,7 +18,7 @@ from rag_plugin.store.filters import CompiledFilters, compile_filters
 from rag_plugin.store.id_hashes import IdColumn
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.legs import Legs
-from rag_plugin.store.node_table import NodeDocuments, read_records, rows_with_id
+from rag_plugin.store.node_table import NodeDocuments, read_payloads, rows_with_id
 from rag_plugin.store.records import node_from_payload
 from rag_plugin.types import BoolArray, IntArray
 
@@ -113,10 +113,10 @@ class View:
             StoreCorruptedError: A row is missing or damaged, or the metadata index let a wrong node through.
         """
         rows = self.legs.rows.items[positions].tolist()
-        found = {record.row: record.payload for record in read_records(self.connection, rows)}
+        payloads = read_payloads(self.connection, rows)
         nodes = []
         for row in rows:
-            node = node_from_payload(found[row], row=row)
+            node = node_from_payload(payloads[row], row=row)
             if filters is not None and not filters.matches(node.metadata, node.ref_doc_id):
                 raise StoreCorruptedError(
                     f"Row {row} ({node.node_id!r}) does not pass the filter that selected it: the metadata "
