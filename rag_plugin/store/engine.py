@@ -191,8 +191,9 @@ class Engine:
                 self._legs = replace(self._legs, dense=now.with_codes(codes))
 
     def settle(self) -> None:
-        """Wait until the dense index is as fast as it will get: what is under way in the background is done."""
+        """Wait until both legs are as fast as they will get: what is under way in the background is done."""
         self._upkeep.settle()
+        self._legs.sparse.settle()
 
     def _take(self, loaded: LoadedLegs) -> None:
         self._legs = self._upkeep.with_saved_codes(loaded.legs)

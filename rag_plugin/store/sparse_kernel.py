@@ -188,12 +188,14 @@ class Compiler:
                 if kind not in self._known:
                     self._known[kind] = None
                     threading.Thread(
-                        target=self._try_to_compile, args=kind, name="rag-plugin-compile", daemon=True
+                        target=self.compile_now, args=kind, name="rag-plugin-compile", daemon=True
                     ).start()
         return self._known.get(kind)
 
-    def _try_to_compile(self, frequencies: str, lengths: str) -> None:
+    def compile_now(self, frequencies: str, lengths: str) -> None:
         """Compiles; whatever numba fails of (a half-installed copy, an odd processor), searches go on without it."""
+        if self._missing or self._known.get((frequencies, lengths)) is not None:
+            return
         try:
             self.compile(frequencies, lengths)
         except Exception:
@@ -241,6 +243,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=COMPILER.forget_threads)
 
 
+def can_be_compiled(bm25: Bm25, segments: Sequence[Segment]) -> bool:
+    """Whether compiled code serves this variant and passages of such lengths."""
+    return bm25.variant != "l" and all(segment.lengths.dtype.itemsize <= 2 for segment in segments)
+
+
+def compile_for(bm25: Bm25, segments: Sequence[Segment]) -> None:
+    """Have the code for these segments now, instead of once searches have taken long enough."""
+    if can_be_compiled(bm25, segments):
+        for segment in segments:
+            COMPILER.compile_now(segment.frequencies.dtype.str, segment.lengths.dtype.str)
+
+
 @dataclass(frozen=True, eq=False)
 class CompiledSearch:
     """Searches the segments of one view by compiled code.
@@ -260,7 +274,7 @@ class CompiledSearch:
     @classmethod
     def of(cls, bm25: Bm25, average_length: float, segments: Sequence[Segment]) -> CompiledSearch | None:
         """A search, or None where there is no compiled code for such segments (yet)."""
-        if bm25.variant == "l" or any(segment.lengths.dtype.itemsize > 2 for segment in segments):
+        if not can_be_compiled(bm25, segments):
             return None
         functions = [COMPILER.ready(segment.frequencies.dtype, segment.lengths.dtype) for segment in segments]
         compiled = [function for function in functions if function is not None]

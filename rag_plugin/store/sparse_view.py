@@ -15,7 +15,7 @@ import numpy as np
 from rag_plugin.cores import core_count
 from rag_plugin.store.bm25 import average_okapi_idf
 from rag_plugin.store.sparse_evidence import LexicalEvidence, Matches, summed
-from rag_plugin.store.sparse_kernel import COMPILED_FROM, COMPILER, CompiledSearch
+from rag_plugin.store.sparse_kernel import COMPILED_FROM, COMPILER, CompiledSearch, compile_for
 from rag_plugin.store.sparse_passages import PassageLists, PassageTerms
 from rag_plugin.store.sparse_postings import PostingSearch
 
@@ -225,6 +225,11 @@ class SparseView:
             found, sums = np.concatenate((found, positions)), np.concatenate((sums, scores))
         order = np.lexsort((found, -sums))[:k]
         return found[order], sums[order]
+
+    def settle(self) -> None:
+        """Have compiled code at once where numba is installed, which otherwise comes with use: up to some seconds."""
+        if self.size >= COMPILED_FROM:
+            compile_for(self.bm25, self._segments)
 
     @property
     def _compiled_search(self) -> CompiledSearch | None:

@@ -143,9 +143,19 @@ def test_a_numba_that_fails_turns_compiled_code_off_and_says_so(monkeypatch, cap
     compiler.spent(sparse_kernel._WORTH_S)
     kind = np.dtype(np.uint8), np.dtype(np.uint16)
     with caplog.at_level("WARNING", sparse_kernel.__name__):
-        compiler._try_to_compile(*(dtype.str for dtype in kind))
+        compiler.compile_now(*(dtype.str for dtype in kind))
     assert "numba failed" in caplog.text
     assert compiler.ready(*kind) is None
+
+
+def test_a_settled_index_has_its_compiled_search(monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(sparse_kernel, "COMPILER", Compiler())
+    monkeypatch.setattr(sparse_view, "COMPILED_FROM", 0)
+    index = index_of(random_texts(np.random.default_rng(5), 2_000, vocabulary=50))
+    assert index._compiled_search is None
+    index.settle()
+    assert index._compiled_search is not None
 
 
 def test_numba_compiles_it_to_the_same_answers(monkeypatch):
