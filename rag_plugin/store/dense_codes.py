@@ -7,8 +7,6 @@ candidates: the caller scores them exactly from the stored vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import faiss
@@ -16,6 +14,7 @@ import numpy as np
 
 from rag_plugin.store.dense_effort import SearchEffort
 from rag_plugin.store.dense_kinds import family
+from rag_plugin.store.dense_scan import one_thread
 from rag_plugin.store.resident import let_go
 from rag_plugin.types import BoolArray, FloatArray, IntArray, Metric
 
@@ -27,21 +26,6 @@ _RETRAIN_GROWTH = 2.0
 doubling keeps all training ever done below twice the last one's cost."""
 _SELECT_BELOW = 0.8
 """Share of allowed rows above which asking for a few candidates more is cheaper than a selector."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """FAISS's work in this thread alone.
-
-    Its OpenMP threads spin at barriers: beside other work, training on two of two cores took 72 s instead of
-    4.5 s, and one query gains nothing from the second. Readers run side by side instead.
-    """
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -123,9 +107,7 @@ class VectorCodes:
                 selector = faiss.IDSelectorBitmap(bits)
         depth = min(depth, self.count)
         with one_thread():
-            _, found = self.index.search(
-                queries, depth, params=made_of.parameters(self.index, effort, share, selector)
-            )
+            found = made_of.search(self.index, queries, depth, effort, share, selector)
         kept = []
         for ids in found:
             positions = np.sort(ids[ids >= 0])

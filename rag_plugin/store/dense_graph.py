@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import faiss
 
 from rag_plugin.store.dense_effort import SearchEffort
-from rag_plugin.types import Metric
+from rag_plugin.types import FloatArray, IntArray, Metric
 
 _LINKS = 32
 _EF_CONSTRUCTION = 80
@@ -54,9 +54,23 @@ class Graph:
         """How many candidates to score exactly for ``k`` hits: the walk has compared them already."""
         return max(k, effort.rescore or 2 * k)
 
-    def parameters(
-        self, index: faiss.Index, effort: SearchEffort, share: float, selector: faiss.IDSelector | None
-    ) -> faiss.SearchParameters:
-        """How to walk ``index``: of what is kept in view only ``share`` may be returned."""
-        kept = effort.ef_search or _LEAST_EF * math.sqrt(max(1.0, index.ntotal / _LEAST_EF_UP_TO))
-        return faiss.SearchParametersHNSW(efSearch=math.ceil(kept / share), sel=selector)
+    def search(
+        self,
+        index: faiss.Index,
+        queries: FloatArray,
+        depth: int,
+        effort: SearchEffort,
+        share: float,
+        selector: faiss.IDSelector | None,
+    ) -> IntArray:
+        """Ids of the ``depth`` nearest to each query among the ``share`` of all that ``selector`` lets through."""
+        parameters = faiss.SearchParametersHNSW(
+            efSearch=self.in_view(index.ntotal, effort, share), sel=selector
+        )
+        found: IntArray = index.search(queries, depth, params=parameters)[1]
+        return found
+
+    def in_view(self, size: int, effort: SearchEffort, share: float) -> int:
+        """How many of ``size`` nodes a walk keeps in view, of which only ``share`` may be returned."""
+        kept = effort.ef_search or _LEAST_EF * math.sqrt(max(1.0, size / _LEAST_EF_UP_TO))
+        return math.ceil(kept / share)

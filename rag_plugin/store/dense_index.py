@@ -19,7 +19,7 @@ import numpy as np
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.store.dense_codes import VectorCodes
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
-from rag_plugin.store.dense_scan import rounding_error, scores_of, top_with_margin
+from rag_plugin.store.dense_scan import rounding_error, scores_at, scores_of, top_with_margin
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
 
@@ -234,12 +234,27 @@ class DenseIndex:
             if len(near) + len(fresh) < k:  # the lists that were read hold too few of those allowed
                 found += self._scanned(query[None, :], k, allowed, 0)
                 continue
-            scores = scores_of(self.matrix(near), query[None, :], self.metric)
-            found.append(np.concatenate([near[self._best(query[None, :], k, scores)[0]], fresh]))
+            scores = self._scores_at(near, query)
+            found.append(np.concatenate([near[self._best(query[None, :], k, scores[None, :])[0]], fresh]))
         return found
+
+    def _scores_at(self, positions: IntArray, query: FloatArray) -> FloatArray:
+        """Scores of the rows at ``positions``, ``(m,)`` ascending, good enough to tell which to look at exactly."""
+        split = int(np.searchsorted(positions, len(self.base)))
+        parts = [
+            scores_at(rows, some, query, self.metric)
+            for rows, some in (
+                (self.base, positions[:split]),
+                (self.tail.items, positions[split:] - len(self.base)),
+            )
+            if len(some)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.float32), *parts])
 
     def _scanned(self, queries: FloatArray, k: int, allowed: BoolArray | None, start: int) -> list[IntArray]:
         """For each query the positions from ``start`` on that hold the top ``k`` of them, by looking at all."""
+        if start == self.size:
+            return [np.empty(0, np.int64)] * len(queries)
         scores = np.empty((len(queries), self.size - start), np.float32)
         for first, rows in self.blocks(start):
             scores[:, first - start : first - start + len(rows)] = scores_of(rows, queries, self.metric)

@@ -10,7 +10,7 @@ from rag_plugin.errors import InvalidInputError
 from rag_plugin.store.dense_effort import SearchEffort
 from rag_plugin.store.dense_graph import Graph
 from rag_plugin.store.dense_inverted import InvertedCodes
-from rag_plugin.types import Metric
+from rag_plugin.types import FloatArray, IntArray, Metric
 
 
 class Family(Protocol):
@@ -36,20 +36,35 @@ class Family(Protocol):
     def depth(self, k: int, effort: SearchEffort) -> int:
         """How many candidates to score exactly for ``k`` hits."""
 
-    def parameters(
-        self, index: faiss.Index, effort: SearchEffort, share: float, selector: faiss.IDSelector | None
-    ) -> faiss.SearchParameters:
-        """FAISS's parameters for one search."""
+    def search(
+        self,
+        index: faiss.Index,
+        queries: FloatArray,
+        depth: int,
+        effort: SearchEffort,
+        share: float,
+        selector: faiss.IDSelector | None,
+    ) -> IntArray:
+        """``(m, depth)`` ids of the nearest to each query, -1 where there are no more.
+
+        Args:
+            index: One that `blank` made.
+            queries: ``(m, d)`` float32, contiguous.
+            depth: How many for each.
+            effort: What may be spent.
+            share: Of the vectors, that may be found.
+            selector: Which, None for all.
+        """
 
 
 _FAMILIES: dict[str, Family] = {
     # 8-bit codes rank almost as the vectors do, so few candidates need a second look.
     "sq8": InvertedCodes("SQ8", partitioned=False, depth_per_hit=2, least_depth=50),
-    "pq_fastscan": InvertedCodes("PQ{half}x4fs", partitioned=False, depth_per_hit=8, least_depth=400),
+    "pq_fastscan": InvertedCodes("PQ{half}x4fs", partitioned=False, depth_per_hit=10, least_depth=400),
     # One bit a component: Gao and Long, RaBitQ, SIGMOD 2024. The coarsest code, hence the deepest second look.
     "rabitq": InvertedCodes("RaBitQfs", partitioned=False, depth_per_hit=20, least_depth=1000),
     "ivf": InvertedCodes("Flat", partitioned=True, depth_per_hit=1, least_depth=1),
-    "ivfpq": InvertedCodes("PQ{half}x4fs", partitioned=True, depth_per_hit=8, least_depth=400),
+    "ivfpq": InvertedCodes("PQ{half}x4fs", partitioned=True, depth_per_hit=10, least_depth=400),
     "hnsw": Graph(),
 }
 

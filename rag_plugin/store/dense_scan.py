@@ -8,8 +8,9 @@ memory can be read, and FAISS spreads queries, not rows, over threads, so the ro
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import faiss
@@ -25,6 +26,21 @@ _ROWS_PER_THREAD = 16_384
 # Bound on the float32 error of a dot product relative to |x||q|: d·2^-24 is the worst case (Higham,
 # Accuracy and Stability of Numerical Algorithms, 2nd ed., eq. 3.5); blocked sums stay far below.
 _UNIT_ROUNDOFF = 2.0**-24
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """FAISS's work in this thread alone.
+
+    Its OpenMP threads spin at barriers: beside other work, training on two of two cores took 72 s instead of
+    4.5 s, and one query gains nothing from the second. Readers run side by side instead.
+    """
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def scores_of(rows: FloatArray, queries: FloatArray, metric: Metric) -> FloatArray:
@@ -46,6 +62,26 @@ def scores_of(rows: FloatArray, queries: FloatArray, metric: Metric) -> FloatArr
         products -= np.einsum("ij,ij->i", rows, rows)
         products -= np.einsum("ij,ij->i", queries, queries)[:, None]
     return products
+
+
+def scores_at(rows: FloatArray, positions: IntArray, query: FloatArray, metric: Metric) -> FloatArray:
+    """:func:`scores_of` some of the rows for one query, ``(m,)``, read where they lie.
+
+    800 of 100,000 x 384: half of the time that copying them out first takes.
+
+    Args:
+        rows: ``(n, d)`` float32, contiguous.
+        positions: ``(m,)`` int64, contiguous.
+        query: ``(d,)`` float32.
+        metric: Any.
+    """
+    if metric == "l1":  # FAISS has no such kernel
+        return _scan(rows[positions], query, metric)
+    scores = np.empty(len(positions), np.float32)
+    kernel = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
+    with one_thread():
+        kernel(*map(faiss.swig_ptr, (scores, query, rows, positions)), rows.shape[1], 1, len(positions))
+    return np.negative(scores, out=scores) if metric == "l2" else scores
 
 
 def rounding_error(query: FloatArray, longest: float, metric: Metric) -> float:
@@ -74,12 +110,12 @@ def _scan(rows: FloatArray, query: FloatArray, metric: Metric) -> FloatArray:
     scores = np.empty(len(rows), np.float32)
     query = np.ascontiguousarray(query, np.float32)
     kernel = _KERNELS[metric]
-    threads = max(1, min(core_count(), len(rows) // _ROWS_PER_THREAD))
-    bounds = np.linspace(0, len(rows), threads + 1).astype(np.int64)
-    parts = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
-    if threads == 1:
+    threads = min(core_count(), len(rows) // _ROWS_PER_THREAD)
+    if threads <= 1:
         kernel(rows, query, scores)
     else:
+        bounds = np.linspace(0, len(rows), threads + 1).astype(np.int64)
+        parts = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
         # faiss releases the GIL; results of map are drained to raise what a part raised.
         list(
             _pool(os.getpid()).map(

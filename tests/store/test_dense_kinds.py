@@ -216,14 +216,7 @@ def test_effort_below_one_is_refused(number):
 def test_a_large_graph_keeps_more_in_view_and_compares_more_of_those_allowed_one_by_one():
     graph = family("hnsw")
 
-    class OfSize:
-        def __init__(self, ntotal):
-            self.ntotal = ntotal
-
-    in_view = [
-        graph.parameters(OfSize(size), SearchEffort(), 1.0, None).efSearch
-        for size in (1_000, 100_000, 1_600_000)
-    ]
+    in_view = [graph.in_view(size, SearchEffort(), 1.0) for size in (1_000, 100_000, 1_600_000)]
     assert in_view == [256, 256, 1024]
-    assert graph.parameters(OfSize(1_600_000), SearchEffort(ef_search=99), 0.5, None).efSearch == 198
+    assert graph.in_view(1_600_000, SearchEffort(ef_search=99), 0.5) == 198
     assert [graph.gathered(size) for size in (100, 1_000_000)] == [707, 70_710]
