@@ -200,7 +200,8 @@ class _Attention:
         values = op.multiply(self.context.input_value(1), of_keys)
         sums = op.matmul(weights, of_keys, False, False)
         least = op.constant(np.float32(_LEAST_SUM))
-        mean = op.divide(op.matmul(weights, values, False, False), op.maximum(sums, least))
+        # Added, not the larger one taken: a product adds a constant to what it stores, a maximum is a pass of its own.
+        mean = op.divide(op.matmul(weights, values, False, False), op.add(sums, least))
         self.context.output(0).replace(mean.output(0))
         return sums
 
