@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_plugin import CachedEmbedding, MemoryCache, OnnxEmbedding, RedisCache, SqliteCache
-from tests.benchmarks.store import real_texts
+from tests.benchmarks.store_corpus import real_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

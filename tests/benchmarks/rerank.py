@@ -18,8 +18,6 @@ import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +28,7 @@ from rag_plugin.errors import RagPluginError
 from rag_plugin.hits import Explanation, Hit
 from rag_plugin.models.files import locate
 from rag_plugin.models.tokens import TextTokenizer
+from tests.benchmarks.sides import Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,22 +77,6 @@ def stock(folder: Path) -> Any:
         tokenizer_file=str(locate(MODEL, kind="cross-encoder").tokenizer), model_max_length=512
     ).save_pretrained(folder)
     return SentenceTransformerRerank(model=str(folder), top_n=TOP_N, device="cpu")
-
-
-class Side:
-    """A process of its own for each side, as its users have it; both stay alive and are asked in turn.
-
-    In one process each side's idle threads and memory slow the other: ours took 0.86 s beside torch, 0.7 alone.
-    """
-
-    def __init__(self, begin: Callable[..., None], *arguments: Any) -> None:
-        self._process = ProcessPoolExecutor(1, get_context("spawn"), begin, arguments)
-
-    def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
-        return self._process.submit(question, *arguments).result()
-
-    def close(self) -> None:
-        self._process.shutdown()
 
 
 _ways: dict[str, Callable[[], Any]] = {}
