@@ -12,6 +12,8 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from rag_plugin import CrossEncoderRerank, SqliteCache
 from rag_plugin.hits import Explanation, Hit
 from rag_plugin.models.runner import ModelRunner
+from rag_plugin.reranking import second_look
+from rag_plugin.reranking.cross_encoder import Reading
 from rag_plugin.store.tuned import RerankSetting
 from tests.postprocessor_samples import QUERY, TEXTS, a_reranker, hits_of, logit_by_hand
 
@@ -93,6 +95,27 @@ def test_reading_stops_where_the_top_is_settled_and_gives_the_same_top(
     assert tops[None] == tops[0.0] == tops[0.1]
     assert sum(ran) < 2 * len(hits)
     assert all(hit.explain().degraded is None for hit in tops[0.1])
+
+
+def test_no_thread_waits_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    scores = Reading.scores
+
+    def noted(self: Reading, start: int, end: int, deadline: float | None) -> Any:
+        steps.append((start, end))
+        return scores(self, start, end, deadline)
+
+    monkeypatch.setattr(Reading, "scores", noted)
+    monkeypatch.setattr(second_look, "thread_count", lambda: 3)
+    texts = [f"{text} Note {place}." for place, text in enumerate(TEXTS * 12)]
+    hits = [
+        hit.model_copy(update={"score": 1.0 - place / 40}) for place, hit in enumerate(hits_of(texts, Hit))
+    ]
+    for blend in (0.2, "auto"):
+        a_reranker(top_n=4, risk=0.1, blend=blend, cache_size=0).postprocess_nodes(hits, query_str=QUERY)
+    few, many = steps[:2], steps[2:]
+    assert few == [(0, 6), (6, 15)]  # half as many again as the top has; then the 8 that are wanted, and one
+    assert many == [(0, 6), (6, 18)]  # of the 22 that are wanted, 4 for each
 
 
 def test_no_more_hits_are_read_than_depth_allows_and_those_below_stay_below() -> None:
