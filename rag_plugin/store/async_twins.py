@@ -50,6 +50,9 @@ class AsyncTwins(BasePydanticVectorStore):
         def compact(self) -> None:
             """See HybridStore."""
 
+        def settle(self) -> None:
+            """See HybridStore."""
+
         def backup(self, path: str | Path) -> Path:
             """See MovableStore."""
 
@@ -109,6 +112,10 @@ class AsyncTwins(BasePydanticVectorStore):
     async def acompact(self) -> None:
         """``compact`` without blocking the event loop."""
         await asyncio.to_thread(self.compact)
+
+    async def asettle(self) -> None:
+        """``settle`` without blocking the event loop."""
+        await asyncio.to_thread(self.settle)
 
     async def abackup(self, path: str | Path) -> Path:
         """``backup`` without blocking the event loop."""

@@ -327,6 +327,14 @@ class HybridStore(MovableStore):
         """
         self._engine.compact()
 
+    def settle(self) -> None:
+        """Wait until searches are as fast as they will get, as before serving what was just added in bulk.
+
+        Codes of vectors that are being made in the background are waited for, and where the extra ``numba`` is
+        installed its code is loaded (a second), which otherwise comes with use. Never needed for right answers.
+        """
+        self._engine.settle()
+
     def close(self) -> None:
         """Let go of files and of the writer's lock. Closing twice is fine."""
         self._engine.close()

@@ -67,7 +67,7 @@ class Ours:
         figures["disk_mb"] = folder_megabytes(self.folder)
         gc.collect()
         figures["memory_mb"] = round(resident_megabytes() - memory, 1)
-        self.store.client.settle()
+        self.store.settle()
         times = [
             seconds_exactly(lambda node=node: self.store.add([node]))
             for node in made_nodes(self.words, SINGLE_ADDS, self.size)

@@ -59,7 +59,7 @@ def test_ten_thousand_rounds_of_adding_deleting_and_asking_leave_memory_as_it_wa
 
     with HybridStore(tmp_path, dense="sq8") as store:
         store.add([node(f"n{number}", vector) for number, vector in enumerate(vectors)])
-        store.client.settle()
+        store.settle()
         sizes = []
         for turn in range(10_000):
             vector = vectors[turn % len(vectors)]

@@ -52,7 +52,7 @@ def recall_of(store: HybridStore, alive: np.ndarray) -> float:
 def filled(path, kind: str = "sq8") -> HybridStore:
     store = HybridStore(path, dense=kind)
     store.add(nodes(0, COUNT))
-    store.client.settle()
+    store.settle()
     return store
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_file_of_codes_is_noticed_and_made_anew(tmp_path, caplog, plac
     file.write_bytes(damaged)
     with caplog.at_level(logging.WARNING), HybridStore(tmp_path, dense="sq8") as store:
         assert "does not match its SHA-256" in caplog.text
-        store.client.settle()
+        store.settle()
         assert codes_of(store).count == COUNT
         assert recall_of(store, np.ones(COUNT, bool)) >= 0.97
     assert file.read_bytes() != bytes(damaged)
@@ -123,7 +123,7 @@ def test_a_file_that_holds_no_codes_is_made_anew(tmp_path, contents):
     filled(tmp_path).close()
     (tmp_path / FILE_NAME).write_bytes(contents)
     with HybridStore(tmp_path, dense="sq8") as store:
-        store.client.settle()
+        store.settle()
         assert codes_of(store).count == COUNT
 
 
@@ -137,7 +137,7 @@ def test_codes_of_other_rows_are_not_taken(tmp_path):
     (tmp_path / FILE_NAME).write_bytes(kept)  # as a crash between the two would leave it
     alive = np.arange(COUNT) >= 200
     with HybridStore(tmp_path, dense="sq8") as store:
-        store.client.settle()
+        store.settle()
         assert codes_of(store).count == COUNT - 200
         assert recall_of(store, alive) >= 0.97
 
@@ -148,7 +148,7 @@ def test_a_store_can_be_opened_with_another_kind(tmp_path):
         assert codes_of(store) is None
         assert recall_of(store, np.ones(COUNT, bool)) == 1.0
     with HybridStore(tmp_path, dense="hnsw") as store:
-        store.client.settle()
+        store.settle()
         assert codes_of(store).kind == "hnsw"
 
 
@@ -166,7 +166,7 @@ def test_doubling_trains_anew(tmp_path):
     with filled(tmp_path) as store:
         assert codes_of(store).trained_at == COUNT
         store.add(nodes(COUNT, 2 * COUNT))
-        store.client.settle()
+        store.settle()
         assert codes_of(store).trained_at == 2 * COUNT
         assert recall_of(store, np.ones(2 * COUNT, bool)) >= 0.97
 
@@ -175,7 +175,7 @@ def test_clear_leaves_no_codes_behind(tmp_path):
     with filled(tmp_path) as store:
         assert (tmp_path / FILE_NAME).exists()
         store.clear()
-        store.client.settle()
+        store.settle()
         assert not (tmp_path / FILE_NAME).exists()
         store.add(nodes(0, 10))
         assert found(store, 3)[0] == "n3"
@@ -198,7 +198,7 @@ def test_codes_made_while_the_store_is_cleared_are_thrown_away(tmp_path, monkeyp
         assert found(store, 11)[0] == "n11"  # nobody waits for codes
         store.clear()
         cleared.set()
-        store.client.settle()
+        store.settle()
         assert store.client.legs.dense is None
         assert not (tmp_path / FILE_NAME).exists()
 
@@ -232,7 +232,7 @@ def test_codes_that_do_not_find_what_is_there_are_not_used(tmp_path, caplog):
         node.embedding = vector.tolist()
     with caplog.at_level(logging.WARNING), HybridStore(tmp_path, metric="l2", dense="pq_fastscan") as store:
         store.add(made)
-        store.client.settle()
+        store.settle()
         assert "every vector is compared instead" in caplog.text
         assert codes_of(store) is None
         query = VectorStoreQuery(query_embedding=vectors[9].tolist(), similarity_top_k=10)

@@ -81,6 +81,7 @@ def test_every_method_that_may_take_long_has_an_async_twin(store, tmp_path):
         found = await store.aquery_many([query(), query("sparse", text="colour")])
         checked = await store.acheck(deep=True)
         await store.acompact()
+        await store.asettle()
         return report, replaced, changed, found, checked, await store.abackup(tmp_path / "backup")
 
     report, replaced, changed, found, checked, backup = asyncio.run(story())

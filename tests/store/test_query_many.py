@@ -48,7 +48,7 @@ def store(request):
             ]
         )
         made.delete_nodes([f"n{number}" for number in range(0, COUNT, 7)])
-        made.client.settle()
+        made.settle()
         yield made
 
 
