@@ -38,7 +38,7 @@ K = 100
 QUERIES = 60
 KEPT = (0.5, 0.1, 0.01, 0.001)
 """Shares of the vectors that the filters let through."""
-EFFORTS = [
+EFFORTS = [SearchEffort()] + [
     SearchEffort(nprobe=nprobe, ef_search=ef_search, rescore=rescore)
     for nprobe, ef_search in ((8, 128), (32, 256), (64, 512), (128, 1024))
     for rescore in (200, 800)
