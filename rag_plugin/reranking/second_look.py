@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -170,13 +171,13 @@ class SecondLook:
         threads = thread_count()
         first = self.top_n + max(_BESIDE_TOP, self.top_n // 2)
         if len(found) < first:
-            return -(-(first - len(found)) // threads) * threads  # none waits while the others read
+            return math.ceil((first - len(found)) / threads) * threads  # none waits while the others read
         read = list(found)
         logits = np.array([found[place].logit for place in read])
         final = weight * rerank_part(logits) + (1.0 - weight) * retrieval[read]
         unread = retrieval[places[len(found) :]]
         wanted = depth_to_read(final, logits, unread, weight, top_n=self.top_n, risk=self.risk)
-        return min(-(-wanted // threads), _PER_THREAD) * threads
+        return min(math.ceil(wanted / threads), _PER_THREAD) * threads
 
     def _ordered(
         self,

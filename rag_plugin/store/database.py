@@ -36,6 +36,7 @@ FILE_NAME = "store.db"
 _PAGE_BYTES = 16_384
 # What a reading connection keeps of them: 8 MB hold all inner pages of the tree of 5,000,000 nodes beside the leaves of
 # a query. With SQLite's own 2 MB each query of 1,000,000 reads inner pages anew: 100 nodes take .92 ms, not .63.
+# Idle connections stay open, one for each reader there ever was at once.
 _READER_CACHE_KB = 8_192
 # As long as SQLite lets it grow by itself (1,000 pages); a bulk add's is folded back and shortened to this.
 _WAL_LIMIT_BYTES = 16 << 20

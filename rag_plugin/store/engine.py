@@ -191,7 +191,8 @@ class Engine:
                 self._legs = replace(self._legs, dense=now.with_codes(codes))
 
     def settle(self) -> None:
-        """Wait until both legs are as fast as they will get: what is under way in the background is done."""
+        """Wait for the codes of the dense leg that are being made, and have compiled code for the sparse leg."""
+        self.database.check_usable()
         self._upkeep.settle()
         self._legs.sparse.settle()
 

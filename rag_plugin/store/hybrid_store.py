@@ -328,10 +328,14 @@ class HybridStore(MovableStore):
         self._engine.compact()
 
     def settle(self) -> None:
-        """Wait until searches are as fast as they will get, as before serving what was just added in bulk.
+        """Wait until searches are fast, as before serving what was just added in bulk.
 
         Codes of vectors that are being made in the background are waited for, and where the extra ``numba`` is
         installed its code is loaded (a second), which otherwise comes with use. Never needed for right answers.
+        Large merges of the sparse leg are not waited for: a later write takes them over.
+
+        Raises:
+            StoreClosedError: The store was closed.
         """
         self._engine.settle()
 

@@ -76,16 +76,16 @@ def read_records(connection: sqlite3.Connection, rows: Sequence[int]) -> list[St
 
 
 def read_payloads(connection: sqlite3.Connection, rows: Sequence[int]) -> dict[int, bytes]:
-    """The payload of each record in ``rows``, which must exist: what a query needs, without the rest.
+    """The payload of each record in ``rows``, which must exist: for queries, which need nothing else of them.
 
     Raises:
         StoreCorruptedError: A record is missing or does not match its digest.
     """
     found = {}
-    for record in select_in(connection, _RECORDS_IN, rows):
-        verify_record(*record)
-        found[record[0]] = record[3]
-    if len(found) != len(rows) and len(found) != len(set(rows)):
+    for row, node_id, ref_doc_id, payload, text_hash, digest in select_in(connection, _RECORDS_IN, rows):
+        verify_record(row, node_id, ref_doc_id, payload, text_hash, digest)
+        found[row] = payload
+    if len(found) != len(set(rows)):
         raise _missing(rows, set(found))
     return found
 

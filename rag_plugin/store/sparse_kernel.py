@@ -153,23 +153,23 @@ def add_best(
 
 
 class Compiler:
-    """Compiles `add_best` in a thread of its own, for each kind of arrays, once searches have taken long enough.
+    """Compiles `add_best` for each kind of arrays: in a thread of its own once searches have taken long enough.
 
     The result is kept beside the module, or in the user's cache where that is read-only, so that the next
-    process loads it. Nobody waits: until it is there, and for good where numba is not installed, there is none.
+    process loads it. No search waits: until it is there, and for good without a numba that works, there is none.
     """
 
     def __init__(self) -> None:
         self.renew_locks()
         self._function: Callable[..., int] | None = None
         self._known: dict[tuple[str, str], Callable[..., int] | None] = {}
-        self._missing = False
+        self._given_up = False
         self._spent_s = 0.0
 
     def renew_locks(self) -> None:
         """Locks that nobody holds: in a forked child, those of a thread that was not forked would never be released."""
         self._known_lock = threading.Lock()  # held for a moment, also by searches
-        self._compile_lock = threading.Lock()  # held for seconds, by compiling threads alone
+        self._compile_lock = threading.Lock()  # held for seconds, never by searches
 
     def forget_threads(self) -> None:
         """In a forked child: what a thread of the parent was about to compile will be compiled here."""
@@ -183,34 +183,36 @@ class Compiler:
     def ready(self, frequencies: np.dtype[Any], lengths: np.dtype[Any]) -> Callable[..., int] | None:
         """The compiled function for these types, if it is there; otherwise it will be, one day."""
         kind = (frequencies.str, lengths.str)
-        if kind not in self._known and self._spent_s >= _WORTH_S and not self._missing:
+        if kind not in self._known and self._spent_s >= _WORTH_S and not self._given_up:
             with self._known_lock:
                 if kind not in self._known:
                     self._known[kind] = None
                     threading.Thread(
-                        target=self.compile_now, args=kind, name="rag-plugin-compile", daemon=True
+                        target=self.compile, args=kind, name="rag-plugin-compile", daemon=True
                     ).start()
         return self._known.get(kind)
 
-    def compile_now(self, frequencies: str, lengths: str) -> None:
-        """Compiles; whatever numba fails of (a half-installed copy, an odd processor), searches go on without it."""
-        if self._missing or self._known.get((frequencies, lengths)) is not None:
+    def compile(self, frequencies: str, lengths: str) -> None:
+        """Compiles for these types, or loads what an earlier process compiled.
+
+        Whatever numba fails of (a half-installed copy, an odd processor), searches go on without it.
+        """
+        if self._given_up or self._known.get((frequencies, lengths)) is not None:
             return
         try:
-            self.compile(frequencies, lengths)
+            self._compile(frequencies, lengths)
         except Exception:
-            self._missing = True
+            self._given_up = True
             _logger.warning(
                 "The sparse leg searches without compiled code, since numba failed.", exc_info=True
             )
 
-    def compile(self, frequencies: str, lengths: str) -> None:
-        """Compiles for these types, or loads what an earlier process compiled."""
+    def _compile(self, frequencies: str, lengths: str) -> None:
         with self._compile_lock:
             if self._function is None:
                 self._function = _compiled()
             if self._function is None:
-                self._missing = True
+                self._given_up = True
                 return
             postings = (
                 _read_only(np.zeros(1, np.int32)),
@@ -252,7 +254,7 @@ def compile_for(bm25: Bm25, segments: Sequence[Segment]) -> None:
     """Have the code for these segments now, instead of once searches have taken long enough."""
     if can_be_compiled(bm25, segments):
         for segment in segments:
-            COMPILER.compile_now(segment.frequencies.dtype.str, segment.lengths.dtype.str)
+            COMPILER.compile(segment.frequencies.dtype.str, segment.lengths.dtype.str)
 
 
 @dataclass(frozen=True, eq=False)

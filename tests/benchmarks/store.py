@@ -31,7 +31,7 @@ from tests.benchmarks.store_corpus import DIMENSION, QUERIES
 from tests.benchmarks.store_sides import Figures, asked, begin, built, finished, names_of_ways
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 AT_A_TURN = 10
 WIDTH = 120
@@ -92,9 +92,8 @@ def measured(sides: Sequence[str], folder: Path, size: int, data: str | None) ->
             figures[name] = side.ask(built)
         ways = {name: side.ask(names_of_ways) for name, side in open_sides.items()}
         for way in ways["ours"]:
-            for name, times in in_turns(
-                way, {name: side for name, side in open_sides.items() if way in ways[name]}
-            ):
+            able = {name: side for name, side in open_sides.items() if way in ways[name]}
+            for name, times in in_turns(way, able).items():
                 figures[name] |= {
                     f"{way}_p{q}_ms": round(float(np.percentile(times, q)) * 1e3, 2) for q in (50, 95, 99)
                 }
@@ -108,13 +107,13 @@ def measured(sides: Sequence[str], folder: Path, size: int, data: str | None) ->
     return figures
 
 
-def in_turns(way: str, sides: dict[str, Side]) -> Iterator[tuple[str, list[float]]]:
+def in_turns(way: str, sides: dict[str, Side]) -> dict[str, list[float]]:
     """Seconds of each question to each side, ten to one and the same ten to the next."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for first in range(0, QUERIES, AT_A_TURN):
         for name, side in sides.items():
             times[name] += side.ask(asked, way, first, first + AT_A_TURN)
-    yield from times.items()
+    return times
 
 
 def table_of(figures: dict[str, dict[str, Figures]], fsync_ms: float) -> Table:

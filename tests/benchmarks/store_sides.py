@@ -228,10 +228,10 @@ def names_of_ways() -> list[str]:
 
 
 def asked(way: str, first: int, last: int) -> list[float]:
-    """Seconds of each of some questions, after one that warms up."""
-    questions = Here.ways[way][first:last]
-    questions[0]()
-    return [seconds_exactly(question) for question in questions]
+    """Seconds of each of some questions, after another one that warms up what the other side's turn let cool down."""
+    questions = Here.ways[way]
+    questions[first - 1]()
+    return [seconds_exactly(question) for question in questions[first:last]]
 
 
 def finished() -> Figures:

@@ -9,6 +9,8 @@ import pytest
 from rag_plugin.store import dense_inverted
 from rag_plugin.store.dense_codes import VectorCodes
 from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
+from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.dense_scan import scores_of
 from tests.store.dense_samples import clustered
 
 LISTS, LEAST, MOST = 32, 2, 6
@@ -79,7 +81,7 @@ def test_a_number_of_lists_asked_for_is_read_whatever_is_near(codes):
         assert set(found.tolist()) == nearest_in(codes, nearest, query, 50)
 
 
-def test_fast_scan_passes_over_lists_left_out(monkeypatch):
+def test_fast_scan_reads_the_same_lists_for_one_query_and_for_many(monkeypatch):
     monkeypatch.setattr(dense_inverted, "_PROBES", 4)
     monkeypatch.setattr(dense_inverted, "_LEAST_PROBES", LEAST)
     monkeypatch.setattr(dense_inverted, "_MOST_PROBES", LISTS)
@@ -88,8 +90,41 @@ def test_fast_scan_passes_over_lists_left_out(monkeypatch):
     together = codes.candidates(asked, 10, None, USUAL_EFFORT)
     for query, found in zip(asked, together, strict=True):
         assert found.tolist() == codes.candidates(query[None, :], 10, None, USUAL_EFFORT)[0].tolist()
-        centres = codes.index.quantizer.reconstruct_n(0, LISTS)
-        distances = ((centres - query) ** 2).sum(axis=1)
-        read = np.argsort(distances)[: max(LEAST, int((distances <= 1.45 * distances.min()).sum()))]
-        held_by = codes.index.quantizer.search(vectors[found], 1)[1][:, 0]
-        assert set(held_by.tolist()) <= set(read.tolist())
+        distances = ((codes.index.quantizer.reconstruct_n(0, LISTS) - query) ** 2).sum(axis=1)
+        near = max(LEAST, int((distances <= 1.45 * distances.min()).sum()))
+        effort = SearchEffort(nprobe=near, rescore=400)
+        assert found.tolist() == codes.candidates(query[None, :], 10, None, effort)[0].tolist()
+        assert len(found) == 400
+
+
+def test_passages_that_were_removed_change_no_list(codes):
+    allowed = np.random.default_rng(1).random(16_000) < 0.9
+    for query in queries():
+        everywhere = nearest_in(codes, near_lists(codes, query), query, int(50 / allowed.mean()))
+        (found,) = codes.candidates(query[None, :], 10, allowed, SearchEffort(rescore=50))
+        assert set(found.tolist()) == {position for position in everywhere if allowed[position]}
+
+
+def test_for_many_hits_as_many_lists_are_read_as_without_distances(codes, monkeypatch):
+    monkeypatch.setattr(dense_inverted, "_NEAR_UP_TO", 49)
+    for query in queries():
+        nearest = np.argsort(((codes.index.quantizer.reconstruct_n(0, LISTS) - query) ** 2).sum(axis=1))[:4]
+        (found,) = codes.candidates(query[None, :], 10, None, SearchEffort(rescore=50))
+        assert set(found.tolist()) == nearest_in(codes, nearest, query, 50)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2", "l1"])
+def test_candidates_in_base_and_tail_are_scored_where_they_lie(metric):
+    vectors = clustered(300, 7, seed=5)
+    index = DenseIndex.over(DenseIndex.empty(7, metric).append(vectors[:200]).matrix(np.arange(200)), metric)
+    index = index.append(vectors[200:])
+    query = index._query_form(vectors[3]).astype(np.float32)
+    for positions in (
+        np.arange(300),
+        np.array([0, 199, 200, 299]),
+        np.arange(200),
+        np.arange(200, 300),
+        np.arange(0),
+    ):
+        expected = scores_of(index.matrix(positions), query[None, :], metric)[0] if len(positions) else []
+        np.testing.assert_allclose(index._scores_at(positions, query), expected, rtol=1e-5, atol=1e-5)

@@ -6,7 +6,7 @@ from llama_index.core.schema import TextNode
 
 from rag_plugin import HybridStore
 from rag_plugin.errors import StoreCorruptedError
-from rag_plugin.store.node_table import read_records
+from rag_plugin.store.node_table import read_payloads, read_records
 from rag_plugin.store.records import node_from_payload
 
 
@@ -20,10 +20,22 @@ def test_any_number_of_rows_is_read_each_once():
         rows = view.legs.rows.items
         for count in (0, 1, 2, 8, 9, 33, 129, 512, 513, 700):
             chosen = np.random.default_rng(count).permutation(700)[:count]
-            records = read_records(view.connection, rows[chosen].tolist())
+            wanted = rows[chosen].tolist()
+            records = read_records(view.connection, wanted)
             assert len(records) == count
+            assert read_payloads(view.connection, wanted * 2) == {one.row: one.payload for one in records}
             found = {record.row: node_from_payload(record.payload, row=record.row) for record in records}
-            assert [found[row] for row in rows[chosen].tolist()] == [nodes[number] for number in chosen]
+            assert [found[row] for row in wanted] == [nodes[number] for number in chosen]
+
+
+@pytest.mark.parametrize("read", [read_records, read_payloads])
+def test_a_row_that_is_not_there_is_damage(read):
+    store = HybridStore()
+    store.add([TextNode(id_="n", text="text")])
+    with store.view() as view:
+        row = int(view.legs.rows.items[0])
+        with pytest.raises(StoreCorruptedError, match=f"Row {row + 7} is missing"):
+            read(view.connection, [row, row + 7])
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def test_without_numba_search_is_numpy_s(monkeypatch):
         compiler.compile("|u1", "|u1")
     compiler.spent(sparse_kernel._WORTH_S)
     assert compiler.ready(np.dtype(np.uint8), np.dtype(np.uint8)) is None
+    assert compiler._known == {}  # nobody begins to compile
     monkeypatch.setattr(sparse_kernel, "COMPILER", compiler)
     assert CompiledSearch.of(Bm25.named("lucene"), 1.0, index_of(["a"] * 600)._segments) is None
 
@@ -143,9 +144,11 @@ def test_a_numba_that_fails_turns_compiled_code_off_and_says_so(monkeypatch, cap
     compiler.spent(sparse_kernel._WORTH_S)
     kind = np.dtype(np.uint8), np.dtype(np.uint16)
     with caplog.at_level("WARNING", sparse_kernel.__name__):
-        compiler.compile_now(*(dtype.str for dtype in kind))
+        compiler.compile(*(dtype.str for dtype in kind))
     assert "numba failed" in caplog.text
+    monkeypatch.setattr(compiler, "compile", pytest.fail)
     assert compiler.ready(*kind) is None
+    assert compiler._known == {}
 
 
 def test_a_settled_index_has_its_compiled_search(monkeypatch):
