@@ -221,10 +221,11 @@ class DenseIndex:
             gathered = min(gathered, codes.gathered)
         if allowed is not None and count <= gathered:
             positions = np.flatnonzero(allowed)
-            return [
-                positions[best]
-                for best in self._best(queries, k, scores_of(self.matrix(positions), queries, self.metric))
-            ]
+            if len(queries) == 1:
+                scores = self._scores_at(positions, queries[0])[None, :]
+            else:
+                scores = scores_of(self.matrix(positions), queries, self.metric)
+            return [positions[best] for best in self._best(queries, k, scores)]
         if codes is None:
             return self._scanned(queries, k, allowed, 0)
         coded = codes.candidates(queries, k, None if allowed is None else allowed[: codes.count], effort)

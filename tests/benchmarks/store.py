@@ -4,7 +4,7 @@
 
 Vectors are precomputed (random directions around a few hundred centres), texts are windows cut from the real
 collections, so that postings are spread as in real text. Each side of each size has a process of its own. They are
-filled one after the other and asked in turns, ten questions at a time; only ratios between the two travel to another
+filled one after the other and asked in turns, fifty questions at a time; only ratios between the two travel to another
 machine, so this one's fsync time is printed with them. Stock LlamaIndex is measured up to ``--stock-up-to`` nodes: a
 million take it a quarter of an hour and 10 GB. Prints a table; ``--out`` also keeps the figures as JSON and a plot of
 cost against size.
@@ -33,7 +33,11 @@ from tests.benchmarks.store_sides import Figures, asked, begin, built, finished,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-AT_A_TURN = 10
+PAUSE_S = 20
+"""Between building and asking: where processors are shared, a minute of full load is followed by a slower one."""
+AT_A_TURN = 50
+"""Questions. Few enough for a slow half minute to be both sides'; with ten, each side mostly read what the other's turn
+had driven from the processor's caches."""
 WIDTH = 120
 """Of the table in letters, wherever it is printed to."""
 ROWS = {
@@ -91,6 +95,7 @@ def measured(sides: Sequence[str], folder: Path, size: int, data: str | None) ->
             side = open_sides[name] = Side(begin, name, folder / f"{name}-{size}", size, data)
             figures[name] = side.ask(built)
         ways = {name: side.ask(names_of_ways) for name, side in open_sides.items()}
+        time.sleep(PAUSE_S)
         for way in ways["ours"]:
             able = {name: side for name, side in open_sides.items() if way in ways[name]}
             for name, times in in_turns(way, able).items():
@@ -108,7 +113,7 @@ def measured(sides: Sequence[str], folder: Path, size: int, data: str | None) ->
 
 
 def in_turns(way: str, sides: dict[str, Side]) -> dict[str, list[float]]:
-    """Seconds of each question to each side, ten to one and the same ten to the next."""
+    """Seconds of each question to each side, some to one and the same to the next."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for first in range(0, QUERIES, AT_A_TURN):
         for name, side in sides.items():
