@@ -34,10 +34,11 @@ FILE_NAME = "store.db"
 # 16 KiB pages: a vector of 384 float32 takes 1.5 KB, and ten of them fill such a page to 95 %; the default
 # 4 KiB page holds two and wastes a quarter.
 _PAGE_BYTES = 16_384
-# What a reading connection keeps of them: 8 MB hold all inner pages of the tree of 5,000,000 nodes beside the leaves of
-# a query. With SQLite's own 2 MB each query of 1,000,000 reads inner pages anew: 100 nodes take .92 ms, not .63.
-# Idle connections stay open, one for each reader there ever was at once.
-_READER_CACHE_KB = 8_192
+# A reading connection keeps a page for so many of the database's, beside SQLite's own 2 MB for the leaves of a query:
+# twice the inner pages of the trees of nodes and vectors, which each query would otherwise read anew. 100 nodes of
+# 1,000,000 take .92 ms without, .63 with them.
+_PAGES_PER_INNER_PAGE = 500
+_LEAVES_KEPT = 128
 # As long as SQLite lets it grow by itself (1,000 pages); a bulk add's is folded back and shortened to this.
 _WAL_LIMIT_BYTES = 16 << 20
 
@@ -127,6 +128,16 @@ class Database:
         connection.execute("PRAGMA temp_store=MEMORY")
         return connection
 
+    def _connect_reader(self) -> sqlite3.Connection:
+        connection = self._connect()
+        try:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            connection.execute(f"PRAGMA cache_size={_LEAVES_KEPT + pages // _PAGES_PER_INNER_PAGE}")
+        except BaseException:
+            connection.close()  # left behind, it would keep its map of shared memory, and its locks
+            raise
+        return connection
+
     @staticmethod
     def _is_beyond_writing(file: Path) -> bool:
         """Whether SQLite must be told that nobody will write: it can then do without a WAL's shared memory.
@@ -180,8 +191,7 @@ class Database:
             connection = self._idle_readers.pop() if self._idle_readers else None
         with self.errors_named():
             if connection is None:
-                connection = self._connect()
-                connection.execute(f"PRAGMA cache_size=-{_READER_CACHE_KB}")
+                connection = self._connect_reader()
             try:
                 connection.execute("BEGIN")
                 yield connection
