@@ -71,9 +71,8 @@ def lightened(model: Any) -> Any:
     """A just read ``openvino.Model`` with its attention rewritten, or itself where that isn't known to be safe."""
     try:
         return _rewritten(model)
-    except (
-        RuntimeError
-    ) as error:  # inputs of fixed sizes, or others than encoders have: nothing to ask it with
+    except RuntimeError as error:
+        # Inputs of fixed sizes, or others than encoders have: nothing to ask it with.
         _logger.debug("The attention stays as it was exported: %s", error)
         return model
 

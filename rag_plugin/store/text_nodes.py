@@ -187,9 +187,8 @@ def model_of(kind: type[Model], values: dict[str, Any], given: set[str]) -> Mode
         values: Of all fields; become the model's own.
         given: The fields that were not left to default; become the model's own.
     """
-    if (
-        kind.__private_attributes__ or not _KNOWN
-    ):  # of another LlamaIndex than those known: pydantic sets them up
+    # Private attributes are of another LlamaIndex than those known, and for pydantic to set up.
+    if kind.__private_attributes__ or not _KNOWN:
         return kind(**{name: values[name] for name in given})
     model = _new(kind)
     _set_fields(model, values)
