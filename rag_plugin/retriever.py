@@ -30,7 +30,7 @@ from rag_plugin.retriever_arguments import (
     one_transform,
 )
 from rag_plugin.retriever_fusion import RetrieverFusion
-from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
+from rag_plugin.store.dense.effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.hybrid_search import (
     LegSearch,
     Query,

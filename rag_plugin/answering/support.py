@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rag_plugin.errors import ModelError
-from rag_plugin.store.analyzer import Analyzer
+from rag_plugin.store.analysis.analyzer import Analyzer
 
 if TYPE_CHECKING:
     from rag_plugin.answering.citations import Support

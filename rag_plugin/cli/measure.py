@@ -141,7 +141,7 @@ def _fill(store: HybridStore, collection: Collection, embed_model: BaseEmbedding
 
     from rag_plugin.cli.output import messages
     from rag_plugin.embeddings.resolve import embedding_id
-    from rag_plugin.store.records import embedded_text_hash
+    from rag_plugin.store.truth.records import embedded_text_hash
 
     store.bind_embedding(embedding_id(embed_model))
     nodes = collection.to_nodes()

@@ -15,7 +15,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from rag_plugin.store.text_nodes import model_of
+from rag_plugin.store.truth.text_nodes import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,7 +29,7 @@ from rag_plugin.ingestion.on_ray import RayRunner
 from rag_plugin.ingestion.progress import progress_bar
 from rag_plugin.ingestion.reports import MOST_CUT_NODES, FailedDocument, IngestProgress, IngestReport
 from rag_plugin.retries import LONGEST_RETRY_AFTER_S, is_transient, wait_s_before
-from rag_plugin.store.records import embedded_text_hash
+from rag_plugin.store.truth.records import embedded_text_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

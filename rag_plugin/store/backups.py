@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rag_plugin.errors import StoreCorruptedError, StoreFormatError, StorePathError, StoreWriteError
-from rag_plugin.store import change_log
-from rag_plugin.store.database import FILE_NAME, Database
 from rag_plugin.store.durable import flush
+from rag_plugin.store.truth import change_log
+from rag_plugin.store.truth.database import FILE_NAME, Database
 
 
 def write(database: Database, path: Path) -> Path:

@@ -13,10 +13,10 @@ from threading import Condition, Thread
 
 import numpy as np
 
-from rag_plugin.store import dense_codes_file
-from rag_plugin.store.dense_codes import VectorCodes, training_positions
-from rag_plugin.store.dense_index import DenseIndex
-from rag_plugin.store.dense_kinds import checked_kind, kind_at
+from rag_plugin.store.dense import codes_file as dense_codes_file
+from rag_plugin.store.dense.codes import VectorCodes, training_positions
+from rag_plugin.store.dense.index import DenseIndex
+from rag_plugin.store.dense.kinds import checked_kind, kind_at
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.resident import let_go, passed_through
 from rag_plugin.types import DoubleArray, FloatArray, IntArray

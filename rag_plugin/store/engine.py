@@ -18,22 +18,24 @@ from typing import Any, cast
 
 from rag_plugin.errors import EmbeddingMismatchError, StoreCorruptedError, StoreError
 from rag_plugin.garbage import garbage_left
-from rag_plugin.store import backups, change_log, dense_codes_file, snapshots, writes
-from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.bulk_analysis import analysed
-from rag_plugin.store.database import Database
-from rag_plugin.store.dense_codes import VectorCodes
-from rag_plugin.store.dense_index import DenseIndex
-from rag_plugin.store.dense_kinds import check_metric, checked_kind
+from rag_plugin.store import backups, snapshots
+from rag_plugin.store.analysis.analyzer import Analyzer
+from rag_plugin.store.dense import codes_file as dense_codes_file
+from rag_plugin.store.dense.codes import VectorCodes
+from rag_plugin.store.dense.index import DenseIndex
+from rag_plugin.store.dense.kinds import check_metric, checked_kind
 from rag_plugin.store.dense_upkeep import DenseUpkeep
 from rag_plugin.store.leg_source import LegSource, LoadedLegs
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.paths import prepare_folder
-from rag_plugin.store.records import Incoming
 from rag_plugin.store.resident import trim_heap
+from rag_plugin.store.sparse.bm25 import Bm25
+from rag_plugin.store.sparse.bulk_analysis import analysed
+from rag_plugin.store.truth import change_log, writes
+from rag_plugin.store.truth.database import Database
+from rag_plugin.store.truth.records import Incoming
+from rag_plugin.store.truth.writer_lock import WriterLock
 from rag_plugin.store.view import View
-from rag_plugin.store.writer_lock import WriterLock
 from rag_plugin.types import Metric, WriteReport
 
 logger = logging.getLogger(__name__)

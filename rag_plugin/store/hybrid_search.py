@@ -14,11 +14,11 @@ import numpy as np
 
 from rag_plugin.fusion import EQUAL_WEIGHTS, auto, fuse
 from rag_plugin.fusion.scale import DenseScale, query_scale
-from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
-from rag_plugin.store.dense_index import DenseIndex, distance_from_similarity
+from rag_plugin.store.dense.effort import USUAL_EFFORT, SearchEffort
+from rag_plugin.store.dense.index import DenseIndex, distance_from_similarity
 from rag_plugin.store.diversity import diverse_order
-from rag_plugin.store.sparse_evidence import Matches
-from rag_plugin.store.sparse_view import QueryTerms
+from rag_plugin.store.sparse.evidence import Matches
+from rag_plugin.store.sparse.view import QueryTerms
 from rag_plugin.store.view import View
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
 

@@ -18,19 +18,19 @@ from llama_index.core.vector_stores.types import (
 
 from rag_plugin import html
 from rag_plugin.errors import InvalidInputError, StoreError
-from rag_plugin.store.analyzer import Analyzer
+from rag_plugin.store.analysis.analyzer import Analyzer
 from rag_plugin.store.audit import CheckReport, check_engine
-from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.change_log import live_count
-from rag_plugin.store.dense_effort import SearchEffort
-from rag_plugin.store.dense_kinds import checked_kind
+from rag_plugin.store.dense.effort import SearchEffort
+from rag_plugin.store.dense.kinds import checked_kind
 from rag_plugin.store.engine import Engine
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.movable_store import MovableStore
 from rag_plugin.store.queries import run_queries
-from rag_plugin.store.records import Incoming
-from rag_plugin.store.rows import full_nodes, known_documents, ref_doc_ids, text_hashes, with_metadata
+from rag_plugin.store.sparse.bm25 import Bm25
 from rag_plugin.store.statistics import stats_of
+from rag_plugin.store.truth.change_log import live_count
+from rag_plugin.store.truth.records import Incoming
+from rag_plugin.store.truth.rows import full_nodes, known_documents, ref_doc_ids, text_hashes, with_metadata
 from rag_plugin.store.view import View
 from rag_plugin.types import Metric, WriteReport
 
@@ -247,7 +247,7 @@ class HybridStore(MovableStore):
         Modes: DEFAULT (vector), SPARSE and TEXT_SEARCH (words; no vector needed), HYBRID (both; ``alpha``
         None weighs by itself, 1 is the vector alone, 0 the words alone; ``sparse_top_k`` and ``hybrid_top_k``
         are respected) and MMR (``mmr_threshold``). How hard the dense leg tries: ``nprobe``, ``ef_search``,
-        ``rescore`` and ``exact``, see :class:`~rag_plugin.store.dense_effort.SearchEffort`.
+        ``rescore`` and ``exact``, see :class:`~rag_plugin.store.dense.effort.SearchEffort`.
 
         Raises:
             UnsupportedQueryError: Another mode.

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from rag_plugin.errors import StoreCorruptedError
-from rag_plugin.store import change_log, snapshots
-from rag_plugin.store import rows as stored_rows
-from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.bulk_analysis import analysed
+from rag_plugin.store import snapshots
+from rag_plugin.store.analysis.analyzer import Analyzer
 from rag_plugin.store.legs import Legs
-from rag_plugin.store.sparse_index import SparseIndex
+from rag_plugin.store.sparse.bm25 import Bm25
+from rag_plugin.store.sparse.bulk_analysis import analysed
+from rag_plugin.store.sparse.index import SparseIndex
+from rag_plugin.store.truth import change_log
+from rag_plugin.store.truth import rows as stored_rows
 
 logger = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from llama_index.core.vector_stores.types import (
 )
 
 from rag_plugin.errors import InvalidInputError, MissingExtraError, StoreError
-from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.analysis.analyzer import Analyzer
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.queries import run_queries
-from rag_plugin.store.records import Incoming, record_of
 from rag_plugin.store.searchable_store import SearchableStore
+from rag_plugin.store.sparse.bm25 import Bm25
+from rag_plugin.store.truth.records import Incoming, record_of
 from rag_plugin.types import Metric, WriteReport
 
 try:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from rag_plugin.store.audit import CheckReport
     from rag_plugin.store.qdrant.settings import CollectionSettings
-    from rag_plugin.store.records import NodeRecord
+    from rag_plugin.store.truth.records import NodeRecord
     from rag_plugin.store.view import View
 
 

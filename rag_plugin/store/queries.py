@@ -12,9 +12,8 @@ from llama_index.core.vector_stores.types import (
 )
 
 from rag_plugin.errors import EmbeddingMismatchError, InvalidInputError, UnsupportedQueryError
-from rag_plugin.store.dense_effort import USUAL_EFFORT, SearchEffort
+from rag_plugin.store.dense.effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.diversity import marginal_order
-from rag_plugin.store.filters import compile_filters
 from rag_plugin.store.hybrid_search import (
     LegHits,
     LegSearch,
@@ -25,6 +24,7 @@ from rag_plugin.store.hybrid_search import (
     search_legs,
 )
 from rag_plugin.store.ids import checked_ids
+from rag_plugin.store.metadata.filters import compile_filters
 from rag_plugin.store.vectors import validated_vector
 from rag_plugin.store.view import Selection, View
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rag_plugin.store import backups
-from rag_plugin.store.change_log import live_count, read_settings
-from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.dense.index import DenseIndex
 from rag_plugin.store.engine import Engine
-from rag_plugin.store.rows import ref_doc_ids
+from rag_plugin.store.truth.change_log import live_count, read_settings
+from rag_plugin.store.truth.rows import ref_doc_ids
 
 
 def _dense_index(engine: Engine, dense: DenseIndex | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rag_plugin.errors import InvalidInputError, StoreFormatError
 from rag_plugin.fusion import EQUAL_WEIGHTS, Fusion, parse_fusion, parse_weights
-from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.sparse.bm25 import Bm25
 from rag_plugin.store.view import View
 
 if TYPE_CHECKING:

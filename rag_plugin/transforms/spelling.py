@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from llama_index.core.schema import MetadataMode
 
-from rag_plugin.store.analyzer_text import fold_accents
+from rag_plugin.store.analysis.text import fold_accents
 from rag_plugin.transforms.edits import NearTerms, distances, edit_cost, single_edits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rag_plugin.store.sparse_lexicon import Lexicon
+    from rag_plugin.store.sparse.lexicon import Lexicon
     from rag_plugin.store.view import View
     from rag_plugin.types import BoolArray
 

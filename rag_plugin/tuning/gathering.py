@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_plugin.evaluation.measures import Measure
-    from rag_plugin.store.bm25 import Bm25
-    from rag_plugin.store.dense_index import DenseIndex
-    from rag_plugin.store.sparse_view import QueryTerms
+    from rag_plugin.store.dense.index import DenseIndex
+    from rag_plugin.store.sparse.bm25 import Bm25
+    from rag_plugin.store.sparse.view import QueryTerms
     from rag_plugin.store.view import View
     from rag_plugin.tuning.grid import Family
     from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray

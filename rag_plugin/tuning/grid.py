@@ -7,7 +7,7 @@ from itertools import product
 from typing import Final
 
 from rag_plugin.fusion import FUSIONS, Fusion
-from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.sparse.bm25 import Bm25
 from rag_plugin.store.tuned import FusionSetting
 
 DENSE_SHARES: Final = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8)

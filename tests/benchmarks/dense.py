@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from rag_plugin.store.dense_effort import SearchEffort
-from rag_plugin.store.dense_index import DenseIndex
-from rag_plugin.store.dense_kinds import DENSE_KINDS, kind_at
+from rag_plugin.store.dense.effort import SearchEffort
+from rag_plugin.store.dense.index import DenseIndex
+from rag_plugin.store.dense.kinds import DENSE_KINDS, kind_at
 from rag_plugin.store.dense_upkeep import brought_up
 from tests.benchmarks.data import real_vectors, resized
 

@@ -25,8 +25,8 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from rag_plugin.store import metadata_index
-from rag_plugin.store.filters import compile_filters
+from rag_plugin.store.metadata import index as metadata_index
+from rag_plugin.store.metadata.filters import compile_filters
 
 OP = FilterOperator
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

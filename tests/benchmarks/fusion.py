@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.analysis.analyzer import Analyzer
 from rag_plugin.store.hybrid_search import LegSearch, Query, fuse_candidates, gather
 from rag_plugin.store.legs import Legs, NewNodes
-from rag_plugin.store.sparse_index import SparseIndex
+from rag_plugin.store.sparse.bm25 import Bm25
+from rag_plugin.store.sparse.index import SparseIndex
 from rag_plugin.store.view import View
 from tests.benchmarks.store_corpus import precomputed_vectors, real_texts
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_plugin.store.sparse_index import SparseIndex
+from rag_plugin.store.sparse.index import SparseIndex
 from tests.benchmarks.data import DataMissingError, data_is_required
 from tests.benchmarks.sparse_corpus import term_corpus
 from tests.benchmarks.sparse_engines import (

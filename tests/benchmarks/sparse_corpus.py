@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.sparse_lexicon import Lexicon
+from rag_plugin.store.analysis.analyzer import Analyzer
+from rag_plugin.store.sparse.lexicon import Lexicon
 from tests.benchmarks.data import DataMissingError, collection_names, data_folder, load_collection
 
 if TYPE_CHECKING:

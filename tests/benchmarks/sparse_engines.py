@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rag_plugin.store import sparse_view
-from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.bm25 import Bm25
-from rag_plugin.store.sparse_index import SparseIndex
-from rag_plugin.store.sparse_kernel import COMPILER
+from rag_plugin.store.analysis.analyzer import Analyzer
+from rag_plugin.store.sparse import view as sparse_view
+from rag_plugin.store.sparse.bm25 import Bm25
+from rag_plugin.store.sparse.index import SparseIndex
+from rag_plugin.store.sparse.kernel import COMPILER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

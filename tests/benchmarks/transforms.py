@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rag_plugin.evaluation import Collection
-    from rag_plugin.store.analyzer import Analyzer
+    from rag_plugin.store.analysis.analyzer import Analyzer
     from rag_plugin.types import DoubleArray
 
 MEASURE = "nDCG@10"

@@ -30,18 +30,14 @@ from store_stories import METADATA, MODE, asked_queries, batches, documents, ids
 
 from rag_plugin import HybridStore
 from rag_plugin.errors import InvalidInputError
-from rag_plugin.store import (
-    dense_scan,
-    engine,
-    metadata_index,
-    queries,
-    records,
-    rows,
-    sparse_index,
-    sparse_merge,
-    sparse_tail,
-    sparse_view,
-)
+from rag_plugin.store import engine, queries
+from rag_plugin.store.dense import scan as dense_scan
+from rag_plugin.store.metadata import index as metadata_index
+from rag_plugin.store.sparse import index as sparse_index
+from rag_plugin.store.sparse import merge as sparse_merge
+from rag_plugin.store.sparse import tail as sparse_tail
+from rag_plugin.store.sparse import view as sparse_view
+from rag_plugin.store.truth import records, rows
 
 
 def answers_of_a_reader(

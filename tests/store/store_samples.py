@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from typing import Any
-
 import numpy as np
 from llama_index.core.schema import (
     NodeRelationship,
@@ -19,18 +16,9 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from rag_plugin.store import metadata_index
 from tests.words import WORDS
 
 DIMENSION = 8
-
-
-def indexed(metadata_of: dict[int, dict[str, Any]]) -> sqlite3.Connection:
-    """A metadata index in memory over these rows."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript(metadata_index.SCHEMA)
-    metadata_index.insert_metadata(connection, metadata_of.items())
-    return connection
 
 
 def node(number: int, *, seed: int = 0, document: str | None = None, **metadata) -> TextNode:

@@ -21,7 +21,8 @@ from llama_index.core.vector_stores.types import (
 )
 
 from rag_plugin import HybridStore
-from rag_plugin.store import engine, sparse_tail
+from rag_plugin.store import engine
+from rag_plugin.store.sparse import tail as sparse_tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,10 +12,11 @@ from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 from rag_plugin import HybridStore
 from rag_plugin.errors import InvalidInputError
-from rag_plugin.store import dense_codes_file, dense_upkeep
-from rag_plugin.store.dense_codes_file import FILE_NAME
-from rag_plugin.store.dense_index import DenseIndex
-from tests.store.dense_samples import clustered, exact_similarities, recall
+from rag_plugin.store import dense_upkeep
+from rag_plugin.store.dense import codes_file as dense_codes_file
+from rag_plugin.store.dense.codes_file import FILE_NAME
+from rag_plugin.store.dense.index import DenseIndex
+from tests.store.dense.dense_samples import clustered, exact_similarities, recall
 
 COUNT, DIMENSION = 1_500, 16
 VECTORS = clustered(2 * COUNT, DIMENSION, seed=1)

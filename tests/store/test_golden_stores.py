@@ -12,7 +12,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 
 from rag_plugin import HybridStore
 from rag_plugin.errors import StoreFormatError
-from rag_plugin.store import migrations, schema
+from rag_plugin.store.truth import migrations, schema
 from tests.store.golden.make_golden import golden_nodes
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("format-*.zip"))

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rag_plugin.store.analyzer import Analyzer
-from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.analysis.analyzer import Analyzer
 from rag_plugin.store.hybrid_search import LegSearch, Query, fuse_candidates, gather
 from rag_plugin.store.legs import Legs, NewNodes
-from rag_plugin.store.sparse_index import SparseIndex
+from rag_plugin.store.sparse.bm25 import Bm25
+from rag_plugin.store.sparse.index import SparseIndex
 from rag_plugin.store.view import View
 
 SIMPLE = Analyzer.named("simple")

@@ -19,8 +19,8 @@ from llama_index.core.vector_stores.types import (
 
 from rag_plugin import HybridStore
 from rag_plugin.errors import FilterError, InvalidInputError
-from rag_plugin.store.dense_index import DenseIndex
-from tests.store.dense_samples import clustered
+from rag_plugin.store.dense.index import DenseIndex
+from tests.store.dense.dense_samples import clustered
 
 COUNT, DIMENSION = 1_200, 8
 SUBJECTS = ("otters swim", "herons wade", "mills grind", "barges wait", "frost bites", "eels hide")

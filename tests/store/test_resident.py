@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rag_plugin.store.resident import let_go, passed_through, roomy_array, trim_heap
-from rag_plugin.store.sparse_segment import counted_terms, merged, segment_of
+from rag_plugin.store.sparse.segment import counted_terms, merged, segment_of
 
 needs_linux = pytest.mark.skipif(
     not Path("/proc/self/status").exists() or not hasattr(mmap, "MADV_DONTNEED"), reason="needs Linux"

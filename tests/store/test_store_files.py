@@ -217,7 +217,7 @@ def test_an_empty_path_is_refused_and_a_tilde_means_home(tmp_path, monkeypatch):
 
 
 def test_the_writer_does_not_wait_for_a_reader_to_fold_the_wal(tmp_path, monkeypatch):
-    from rag_plugin.store import database
+    from rag_plugin.store.truth import database
 
     monkeypatch.setattr(database, "_WAL_LIMIT_BYTES", 1)
     with HybridStore(tmp_path / "s", timeout_s=30.0) as store, store.view():

@@ -23,7 +23,7 @@ from rag_plugin.errors import (
     EmbeddingMismatchError,
     InvalidInputError,
 )
-from rag_plugin.store import records
+from rag_plugin.store.truth import records
 
 
 @pytest.fixture(params=["memory", "disk"])

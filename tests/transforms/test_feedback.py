@@ -19,7 +19,7 @@ from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 from rag_plugin.errors import InvalidInputError, ModelError
 from rag_plugin.query_transform import FeedbackTransform, QueryExpansionTransform, TransformChain
 from rag_plugin.retriever import HybridRetriever
-from rag_plugin.store.analyzer import Analyzer
+from rag_plugin.store.analysis.analyzer import Analyzer
 from rag_plugin.store.hybrid_store import HybridStore
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from rag_plugin.errors import InvalidInputError, StoreFormatError, StoreReadOnly
 from rag_plugin.evaluation import evaluate
 from rag_plugin.evaluation.measures import Measure
 from rag_plugin.retriever import HybridRetriever
-from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.hybrid_store import HybridStore
+from rag_plugin.store.sparse.bm25 import Bm25
 from rag_plugin.store.tuned import SETTING, FusionSetting
 from rag_plugin.tuning import tune
 from rag_plugin.tuning.gathering import Corpus, find, rankings

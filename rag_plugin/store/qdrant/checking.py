@@ -12,7 +12,7 @@ from rag_plugin.errors import InvalidInputError, StoreError
 from rag_plugin.store.audit import CheckReport
 from rag_plugin.store.qdrant.points import DOCUMENT, RESERVED, Facts, node_of, point_id, sparse_vector
 from rag_plugin.store.qdrant.settings import SPARSE, CollectionSettings
-from rag_plugin.store.records import digest_of, embedded_text, record_of
+from rag_plugin.store.truth.records import digest_of, embedded_text, record_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

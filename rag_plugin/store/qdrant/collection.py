@@ -19,8 +19,8 @@ from rag_plugin.store.qdrant.points import DOCUMENT, OWN, term_index
 from rag_plugin.store.qdrant.settings import DENSE, DISTANCE_OF, SPARSE, CollectionSettings
 
 if TYPE_CHECKING:
-    from rag_plugin.store.analyzer import Analyzer
-    from rag_plugin.store.bm25 import Bm25
+    from rag_plugin.store.analysis.analyzer import Analyzer
+    from rag_plugin.store.sparse.bm25 import Bm25
     from rag_plugin.types import Metric
 
 _SCROLLED: Final = 1_000

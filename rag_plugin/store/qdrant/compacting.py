@@ -10,7 +10,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from rag_plugin.store.qdrant.points import OWN, Facts, node_of, sparse_vector
 from rag_plugin.store.qdrant.settings import SPARSE, CollectionSettings
-from rag_plugin.store.records import embedded_text
+from rag_plugin.store.truth.records import embedded_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

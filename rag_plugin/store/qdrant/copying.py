@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from rag_plugin.errors import EmbeddingMismatchError, StoreError
-from rag_plugin.store.records import record_of
-from rag_plugin.store.rows import full_nodes
+from rag_plugin.store.truth.records import record_of
+from rag_plugin.store.truth.rows import full_nodes
 from rag_plugin.store.tuned import RERANKING, SETTING
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rag_plugin.store.hybrid_store import HybridStore
     from rag_plugin.store.qdrant_store import QdrantHybridStore
-    from rag_plugin.store.records import NodeRecord
+    from rag_plugin.store.truth.records import NodeRecord
     from rag_plugin.store.view import View
 
 _CARRIED: Final = ("embedding", SETTING, RERANKING)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from rag_plugin.errors import InvalidInputError
-from rag_plugin.store.bm25 import Bm25
+from rag_plugin.store.sparse.bm25 import Bm25
 
 Fusion = Literal["complete", "rrf", "dbsf"]
 

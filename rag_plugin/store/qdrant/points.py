@@ -16,17 +16,17 @@ import numpy as np
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from rag_plugin.errors import StoreFormatError
-from rag_plugin.store.bm25 import saturated
-from rag_plugin.store.filters import DOCUMENT_KEYS, is_filled
-from rag_plugin.store.records import class_in_payload, digest_of, embedded_text_hash, node_from_payload
+from rag_plugin.store.metadata.filters import DOCUMENT_KEYS, is_filled
+from rag_plugin.store.sparse.bm25 import saturated
+from rag_plugin.store.truth.records import class_in_payload, digest_of, embedded_text_hash, node_from_payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llama_index.core.schema import BaseNode
 
-    from rag_plugin.store.bm25 import Bm25
-    from rag_plugin.store.records import NodeRecord
+    from rag_plugin.store.sparse.bm25 import Bm25
+    from rag_plugin.store.truth.records import NodeRecord
     from rag_plugin.types import FloatArray
 
 OWN: Final = "rag_plugin"

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from qdrant_client import models
 
-from rag_plugin.store.comparison import Comparison, Question, instant_of
-from rag_plugin.store.filters import DOCUMENT_KEYS, Group
+from rag_plugin.store.metadata.comparison import Comparison, Question, instant_of
+from rag_plugin.store.metadata.filters import DOCUMENT_KEYS, Group
 from rag_plugin.store.qdrant.points import DOCUMENT, OWN, RESERVED, point_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_plugin.store.comparison import Scalar
-    from rag_plugin.store.filters import CompiledFilters
+    from rag_plugin.store.metadata.comparison import Scalar
+    from rag_plugin.store.metadata.filters import CompiledFilters
 
 _Bound: TypeAlias = models.Filter | bool
 """A condition, or one that everything (True) or nothing (False) meets."""

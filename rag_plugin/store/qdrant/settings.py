@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from qdrant_client import models
 
 from rag_plugin.errors import EmbeddingMismatchError, StoreFormatError, UnsupportedQueryError
-from rag_plugin.store.bm25 import Bm25
 from rag_plugin.store.qdrant.points import OWN
+from rag_plugin.store.sparse.bm25 import Bm25
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rag_plugin.store.analyzer import Analyzer
+    from rag_plugin.store.analysis.analyzer import Analyzer
     from rag_plugin.types import Metric
 
 DENSE: Final = "text-dense"

@@ -12,7 +12,7 @@ import numpy as np
 from qdrant_client import models
 
 from rag_plugin.errors import InvalidInputError, StoreFormatError
-from rag_plugin.store.dense_index import DenseIndex
+from rag_plugin.store.dense.index import DenseIndex
 from rag_plugin.store.qdrant.points import (
     DOCUMENT,
     OWN,
@@ -25,12 +25,12 @@ from rag_plugin.store.qdrant.points import (
     vector_of,
 )
 from rag_plugin.store.qdrant.settings import SPARSE, CollectionSettings
-from rag_plugin.store.records import embedded_text
+from rag_plugin.store.truth.records import embedded_text
 from rag_plugin.types import FloatArray, WriteReport
 
 if TYPE_CHECKING:
     from rag_plugin.store.qdrant.collection import Collection
-    from rag_plugin.store.records import Incoming, NodeRecord
+    from rag_plugin.store.truth.records import Incoming, NodeRecord
 
 _DRIFT: Final = 0.1
 """How far avgdl may move before new passages are made with the new one. Scores are computed anew from what is

@@ -16,7 +16,7 @@ import numpy as np
 from llama_index.core.schema import IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
 
 from rag_plugin import HybridStore
-from rag_plugin.store.migrations import FORMAT_VERSION
+from rag_plugin.store.truth.migrations import FORMAT_VERSION
 from tests.words import WORDS
 
 HERE = Path(__file__).parent

@@ -1,0 +1,1 @@
+"""From text to terms: analyzers by language."""

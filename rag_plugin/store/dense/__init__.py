@@ -1,0 +1,1 @@
+"""The dense leg: nearest vectors, exact or through codes with an exact second look."""

@@ -1,0 +1,1 @@
+"""Metadata filters, and the index that answers them."""

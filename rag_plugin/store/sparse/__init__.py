@@ -1,0 +1,1 @@
+"""The sparse leg: exact BM25 over a live corpus."""
