@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -17,10 +18,17 @@ from rag_plugin.fusion.scale import DenseScale, query_scale
 from rag_plugin.store.dense.effort import USUAL_EFFORT, SearchEffort
 from rag_plugin.store.dense.index import DenseIndex, distance_from_similarity
 from rag_plugin.store.diversity import diverse_order
+from rag_plugin.store.side_by_side import both, one_by_one
 from rag_plugin.store.sparse.evidence import Matches
 from rag_plugin.store.sparse.view import QueryTerms
 from rag_plugin.store.view import View
 from rag_plugin.types import BoolArray, DoubleArray, FloatArray, IntArray, Metric
+
+_SIDE_BY_SIDE_FROM = 65_536
+"""Nodes from which one query searches its legs at the same time: at 100,000 that takes a hybrid query 4.4 ms instead of
+4.6, at 1,000,000 5.5 instead of 6.4 (medians of 800 in turns, two cores; the legs compute without the interpreter)."""
+
+_NOTHING: tuple[IntArray, DoubleArray] = (np.empty(0, np.int64), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,7 @@ class Candidates:
         sparse: BM25 of every candidate; zeros without a sparse leg.
         dense_ranks: Place in the dense leg's list, from 1; 0 where it did not list the node.
         sparse_ranks: The same for the sparse leg.
-        vectors: ``(m, d)`` as stored, where they were read already; fusion reads what it misses.
-        matches: Of the query's terms, likewise.
+        matches: Of the query's terms, where they were read already; fusion reads what it misses.
     """
 
     positions: IntArray
@@ -55,7 +62,6 @@ class Candidates:
     sparse: DoubleArray
     dense_ranks: IntArray
     sparse_ranks: IntArray
-    vectors: FloatArray | None = field(default=None, repr=False)
     matches: Matches | None = field(default=None, repr=False)
 
 
@@ -115,28 +121,52 @@ def search_legs(
     view: View, searches: Sequence[LegSearch], *, effort: SearchEffort = USUAL_EFFORT
 ) -> list[LegHits]:
     """Search both legs for many queries; those that want equally many of the same positions go together."""
-    nothing = (np.empty(0, np.int64), np.empty(0))
-    from_dense, from_sparse = [nothing] * len(searches), [nothing] * len(searches)
-    by_vector: dict[tuple[int, int], list[tuple[int, FloatArray]]] = {}
-    by_words: dict[int, list[tuple[int, QueryTerms]]] = {}
+    from_dense = partial(_search_dense, view, searches, effort)
+    from_sparse = partial(_search_sparse, view, searches)
+    together = both if _are_worth_two_threads(view, searches) else one_by_one
+    return [LegHits(*hits) for hits in zip(*together(from_dense, from_sparse), strict=True)]
+
+
+def _are_worth_two_threads(view: View, searches: Sequence[LegSearch]) -> bool:
+    """Whether one query wants so much of both legs that handing one of them to another thread gains time."""
+    return (
+        len(searches) == 1
+        and view.legs.size >= _SIDE_BY_SIDE_FROM
+        and searches[0].query.vector is not None
+        and searches[0].query.terms is not None
+    )
+
+
+def _search_dense(
+    view: View, searches: Sequence[LegSearch], effort: SearchEffort
+) -> list[tuple[IntArray, DoubleArray]]:
+    found = [_NOTHING] * len(searches)
+    if view.legs.dense is None:
+        return found
+    alike: dict[tuple[int, int], list[tuple[int, FloatArray]]] = {}
     for number, search in enumerate(searches):
         if search.query.vector is not None:
-            alike = by_vector.setdefault((search.dense_k, id(search.mask)), [])
-            alike.append((number, search.query.vector))
+            alike.setdefault((search.dense_k, id(search.mask)), []).append((number, search.query.vector))
+    for (k, _), asked in alike.items():
+        mask = searches[asked[0][0]].mask
+        hits = view.legs.dense.search_many([vector for _, vector in asked], k, mask, effort)
+        for (number, _), listed in zip(asked, hits, strict=True):
+            found[number] = listed
+    return found
+
+
+def _search_sparse(view: View, searches: Sequence[LegSearch]) -> list[tuple[IntArray, DoubleArray]]:
+    found = [_NOTHING] * len(searches)
+    alike: dict[int, list[tuple[int, QueryTerms]]] = {}
+    for number, search in enumerate(searches):
         if search.query.terms is not None:
-            by_words.setdefault(search.sparse_k, []).append((number, search.query.terms))
-    if view.legs.dense is not None:
-        for (k, _), asked in by_vector.items():
-            mask = searches[asked[0][0]].mask
-            found = view.legs.dense.search_many([vector for _, vector in asked], k, mask, effort)
-            for (number, _), hits in zip(asked, found, strict=True):
-                from_dense[number] = hits
-    for k, wanted in by_words.items():
-        masks = [searches[number].mask for number, _ in wanted]
-        found = view.legs.sparse.search_many([terms for _, terms in wanted], k, masks)
-        for (number, _), hits in zip(wanted, found, strict=True):
-            from_sparse[number] = hits
-    return [LegHits(*hits) for hits in zip(from_dense, from_sparse, strict=True)]
+            alike.setdefault(search.sparse_k, []).append((number, search.query.terms))
+    for k, asked in alike.items():
+        masks = [searches[number].mask for number, _ in asked]
+        hits = view.legs.sparse.search_many([terms for _, terms in asked], k, masks)
+        for (number, _), listed in zip(asked, hits, strict=True):
+            found[number] = listed
+    return found
 
 
 def gather(
@@ -156,16 +186,15 @@ def completed(view: View, query: Query, hits: LegHits) -> Candidates:
     positions = np.unique(np.concatenate([hits.dense[0], hits.sparse[0]]))
     dense_ranks, sparse_ranks = (_ranks(positions, listed) for listed, _ in (hits.dense, hits.sparse))
     dense, sparse = np.zeros(len(positions)), np.zeros(len(positions))
-    vectors = matches = None
+    matches = None
     if query.vector is not None and view.legs.dense is not None:
-        vectors = view.legs.dense.matrix(positions)
         dense[np.searchsorted(positions, hits.dense[0])] = hits.dense[1]
         unlisted = dense_ranks == 0
-        dense[unlisted] = view.legs.dense.similarities_to(query.vector, vectors[unlisted])
+        dense[unlisted] = view.legs.dense.similarities(query.vector, positions[unlisted])
     if query.terms is not None:
         matches = view.legs.sparse.matches(query.terms, positions)
         sparse = view.legs.sparse.matched_scores(matches)
-    return Candidates(positions, dense, sparse, dense_ranks, sparse_ranks, vectors, matches)
+    return Candidates(positions, dense, sparse, dense_ranks, sparse_ranks, matches)
 
 
 def fuse_candidates(
@@ -225,7 +254,7 @@ def _auto(
     ranking = first_ranking(view, dense, vector, candidates, matches)
     first = result = ranking.scores
     if feedback and auto.feedback_share(first) > 0.0:
-        vectors = dense.matrix(positions) if candidates.vectors is None else candidates.vectors
+        vectors = dense.matrix(positions)
         best, believed = auto.feedback_weights(first.score)
         moved = auto.rocchio(ranking.vector, vectors[best], believed, dense.metric)
         evidence, own = matches.evidence, matches.query

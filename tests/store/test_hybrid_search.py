@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rag_plugin.store import hybrid_search
 from rag_plugin.store.analysis.analyzer import Analyzer
-from rag_plugin.store.hybrid_search import LegSearch, Query, fuse_candidates, gather
+from rag_plugin.store.hybrid_search import LegSearch, Query, fuse_candidates, gather, search_legs
 from rag_plugin.store.legs import Legs, NewNodes
 from rag_plugin.store.sparse.bm25 import Bm25
 from rag_plugin.store.sparse.index import SparseIndex
@@ -52,7 +53,7 @@ def test_fusion_says_the_same_of_candidates_read_before_and_afresh(metric, varia
         np.testing.assert_array_equal(candidates.sparse, sparse.scores(query.terms, positions))
         np.testing.assert_array_equal(candidates.dense, dense.similarities(query.vector, positions))
         taken_over = fuse_candidates(view, query, candidates)
-        afresh = fuse_candidates(view, query, replace(candidates, vectors=None, matches=None))
+        afresh = fuse_candidates(view, query, replace(candidates, matches=None))
         np.testing.assert_array_equal(taken_over.score, afresh.score)
         spoke += bool(taken_over.feedback.any())
     assert spoke
@@ -70,3 +71,15 @@ def test_a_query_read_with_its_passages_scores_as_any_terms_do():
         np.testing.assert_array_equal(
             matches.scores(words), np.concatenate([one.scores(words) for one in one_by_one])
         )
+
+
+def test_legs_searched_at_once_find_what_they_find_one_by_one(monkeypatch):
+    view = random_view("cosine", "lucene")
+    searches = [LegSearch(query, 30, 30, None) for query in random_queries(view, 20)]
+    apart = [search_legs(view, [search])[0] for search in searches]
+    monkeypatch.setattr(hybrid_search, "_SIDE_BY_SIDE_FROM", 1)
+    for search, expected in zip(searches, apart, strict=True):
+        (found,) = search_legs(view, [search])
+        pairs = zip((*found.dense, *found.sparse), (*expected.dense, *expected.sparse), strict=True)
+        for listed, wanted in pairs:
+            np.testing.assert_array_equal(listed, wanted)

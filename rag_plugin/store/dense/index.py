@@ -154,11 +154,7 @@ class DenseIndex:
 
         Cosine and dot are themselves; L2 and L1 are :func:`similarity_from_distance` of the distance.
         """
-        return self.similarities_to(query, self.matrix(positions))
-
-    def similarities_to(self, query: FloatArray, rows: FloatArray) -> DoubleArray:
-        """:meth:`similarities` of ``rows``, ``(m, d)`` as :meth:`matrix` gave them."""
-        return self._exact(self._query_form(query), rows)
+        return self._exact(self._query_form(query), self.matrix(positions))
 
     def _exact(self, query: DoubleArray, rows: FloatArray) -> DoubleArray:
         rows = rows.astype(np.float64)
