@@ -62,9 +62,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
     metadata_mode: MetadataMode = Field(description="Which metadata the model reads before the text.")
     max_length: int = Field(description="Context in tokens: query, passage and special tokens.")
     window_overlap: int = Field(description="Tokens that windows of a long passage share at least.")
-    risk: float | None = Field(
-        description="Chance that a passage left unread deserved a place; None reads all."
-    )
+    risk: float | None = Field(description="Expected loss of nDCG at which reading stops; None reads all.")
     cache_size: int = Field(description="Scores to remember in memory, where no cache was given.")
     revision: str | None = Field(description="Branch, tag or commit of a hub id.")
     onnx_file: str | None = Field(description="The graph inside the model's folder.")
@@ -111,9 +109,9 @@ class CrossEncoderRerank(BaseNodePostprocessor):
             max_length: Tokens of one run; a longer passage is read in windows. ``None`` for the model's most.
             window_overlap: Tokens that neighbouring windows share at least; ``None`` for an eighth of
                 ``max_length`` (64 of 512: a sentence or two, so an answer is seldom cut in half).
-            risk: Reading stops where no passage further down is to be expected among the best ``top_n``: the
-                chance, below 1, that one left out deserved a place. 0 stops only where that is certain, ``None``
-                reads every passage.
+            risk: Reading stops where the passages further down are expected to add no more than this to
+                nDCG@``top_n``, were they read. 0 stops only where they certainly add nothing, ``None`` reads
+                every passage.
             cache: Where scores are remembered, such as a ``SqliteCache`` or a ``RedisCache`` that processes
                 share; ``None`` for this instance's own memory.
             cache_size: Scores to remember in that memory (400 bytes each), 0 for none.

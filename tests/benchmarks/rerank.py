@@ -28,6 +28,7 @@ from rag_plugin.errors import RagPluginError
 from rag_plugin.hits import Explanation, Hit
 from rag_plugin.models.files import locate
 from rag_plugin.models.tokens import TextTokenizer
+from rag_plugin.reranking.depth import DEFAULT_RISK
 from tests.benchmarks.sides import Side
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def begin_ours(backends: Sequence[str]) -> None:
     """Make this process ours."""
     _hits.extend(candidates())
     for backend in backends:
-        for risk, depth in ((None, "full"), (0.1, "adaptive")):
+        for risk, depth in ((None, "full"), (DEFAULT_RISK, "adaptive")):
             name = f"{backend}, {depth} depth"
             reranker = CrossEncoderRerank(MODEL, top_n=TOP_N, backend=backend, risk=risk, cache_size=0)
             _rerankers[name] = reranker
