@@ -1,7 +1,7 @@
 """The lexical side of ``fusion="auto"``: what the words of some passages are worth, for any terms asked for.
 
-Fusion asks several times about the same candidates: for the query's terms, for what the best of them hold, for
-the terms they suggest. So their terms are read once.
+Fusion asks about the same candidates several times: for the query's terms and, where it lets the best of them speak,
+for what they hold and for the terms they suggest. For the latter two the candidates' terms are read, once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from rag_plugin.store.sparse.bm25 import Bm25, normalised_lengths
-from rag_plugin.store.sparse.passages import PassageTerms
+from rag_plugin.store.sparse.passages import PassageLists, PassageTerms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,19 +49,25 @@ class LexicalEvidence:
     normalised: weak lexical evidence stays small beside the dense leg's.
 
     Attributes:
-        read: Terms of the passages and how often each occurs.
+        positions: (m,) where the passages lie.
         document_frequency: (terms,) how many live passages hold each term of the index.
         live_count: Live passages.
         lengths: (m,) how many terms each passage has, repeats included.
         average_length: Their mean over the live passages.
     """
 
-    read: PassageTerms
+    positions: IntArray
     document_frequency: NDArray[np.int32]
     live_count: int
     lengths: IntArray
     average_length: float
+    _lists: PassageLists = field(repr=False)
     _pool: ScratchPool = field(repr=False)
+
+    @cached_property
+    def read(self) -> PassageTerms:
+        """Terms of the passages and how often each occurs, read when they are first asked for."""
+        return self._lists.terms_of(self.positions)
 
     def idf(self, term_ids: NDArray[np.integer]) -> DoubleArray:
         """(q,) idf of terms; 0 where no live passage holds one."""
@@ -83,13 +89,6 @@ class LexicalEvidence:
         worth = (query.weights * query.idf)[which] * self._saturation(hits, holders)
         # Added term by term in the order of their numbers: passages alike score alike, alone or among others.
         return np.bincount(holders, weights=worth, minlength=len(self.lengths)).astype(np.float64, copy=False)
-
-    def frequencies(self, term_ids: IntArray) -> DoubleArray:
-        """(q, m) How often each of these terms, all distinct, occurs in each passage."""
-        hits, holders, which = self._found(term_ids)
-        found = np.zeros((len(term_ids), len(self.lengths)))
-        found[which, holders] = self.read.values[hits]
-        return found
 
     def _found(self, term_ids: IntArray) -> tuple[IntArray, IntArray, NDArray[np.int32]]:
         """Where the passages hold these terms: entries in `read`, whose they are, indices into ``term_ids``."""
@@ -137,12 +136,12 @@ class LexicalEvidence:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """One query's terms in some passages: read once, for the leg's own score and for fusion's.
+    """One query's terms in some passages: looked up once, for the leg's own score and for fusion's.
 
     Attributes:
         query: By the numbers of the index that was read.
         frequencies: (q, m) how often each term occurs in each passage.
-        evidence: All that the passages hold.
+        evidence: What else the passages hold.
     """
 
     query: QueryTerms

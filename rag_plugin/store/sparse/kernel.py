@@ -45,6 +45,9 @@ _RUN: Final = 64
 
 _LONGEST: Final = 1 << 16
 
+COUNTED: Final = tuple(map(np.dtype, (np.uint8, np.uint16, np.int32)))
+"""Kinds of frequencies that `count_terms` is compiled for: those of segments, and a tail's."""
+
 
 def add_best(
     positions: NDArray[np.int32],
@@ -152,8 +155,37 @@ def add_best(
     return size
 
 
+def count_terms(
+    terms: NDArray[np.int32],
+    frequencies: NDArray[Any],
+    begins: IntArray,
+    ends: IntArray,
+    columns: IntArray,
+    marks: NDArray[np.int32],
+    found: DoubleArray,
+) -> None:
+    """Writes down how often passages hold the terms that are marked. Plain Python that numba compiles, too.
+
+    Args:
+        terms: (P,) the terms of passages, one passage after the other.
+        frequencies: (P,) how often each occurs.
+        begins: (m,) where the terms of each passage asked for begin ...
+        ends: (m,) ... and end.
+        columns: (m,) its column in ``found``.
+        marks: (≥ terms,) 1 + the row of a term in ``found``, 0 for terms that are not asked for.
+        found: (q, ≥ m) zeros where nothing is found.
+    """
+    for passage in range(len(begins)):
+        for entry in range(begins[passage], ends[passage]):
+            mark = marks[terms[entry]]
+            if mark:
+                found[mark - 1, columns[passage]] = frequencies[entry]
+
+
 class Compiler:
     """Compiles `add_best` for each kind of arrays: in a thread of its own once searches have taken long enough.
+
+    `count_terms`, which fusion has less use for, comes with it.
 
     The result is kept beside the module, or in the user's cache where that is read-only, so that the next
     process loads it. No search waits: until it is there, and for good without a numba that works, there is none.
@@ -161,7 +193,8 @@ class Compiler:
 
     def __init__(self) -> None:
         self.renew_locks()
-        self._function: Callable[..., int] | None = None
+        self._functions: tuple[Callable[..., int], Callable[..., None]] | None = None
+        self.counting: Callable[..., None] | None = None  # `count_terms`, once it is there
         self._known: dict[tuple[str, str], Callable[..., int] | None] = {}
         self._given_up = False
         self._spent_s = 0.0
@@ -209,33 +242,39 @@ class Compiler:
 
     def _compile(self, frequencies: str, lengths: str) -> None:
         with self._compile_lock:
-            if self._function is None:
-                self._function = _compiled()
-            if self._function is None:
+            if self._functions is None:
+                self._functions = _compiled()
+            if self._functions is None:
                 self._given_up = True
                 return
+            searching, counting = self._functions
             postings = (
-                _read_only(np.zeros(1, np.int32)),
-                _read_only(np.ones(1, frequencies)),
-                _read_only(np.ones(1, lengths)),
+                read_only(np.zeros(1, np.int32)),
+                read_only(np.ones(1, frequencies)),
+                read_only(np.ones(1, lengths)),
             )
             heap = np.empty(1), np.empty(1, np.int64)
-            allowed = _read_only(np.ones(1, np.bool_))
+            allowed = read_only(np.ones(1, np.bool_))
             norms, weights, ranges = np.ones(2), np.ones(1), np.array([[0], [1]])
-            self._function(*postings, ranges, weights, norms, allowed, 0, 1, np.zeros(BLOCK), *heap, 0)
-            self._known[frequencies, lengths] = self._function
+            searching(*postings, ranges, weights, norms, allowed, 0, 1, np.zeros(BLOCK), *heap, 0)
+            for kind in () if self.counting else COUNTED:
+                entries = read_only(np.zeros(1, np.int32)), read_only(np.ones(1, kind))
+                counting(*entries, *np.zeros((3, 1), np.int64), np.zeros(1, np.int32), np.zeros((1, 1)))
+            self.counting = counting
+            self._known[frequencies, lengths] = searching
 
 
-def _compiled() -> Callable[..., int] | None:
+def _compiled() -> tuple[Callable[..., int], Callable[..., None]] | None:
     try:
         import numba
     except ImportError:
         return None
     try:
-        function: Callable[..., int] = numba.njit(nogil=True, cache=True)(add_best)
+        compiled = numba.njit(nogil=True, cache=True)
+        return compiled(add_best), compiled(count_terms)
     except RuntimeError:  # no place for a cache that can be written to
-        function = numba.njit(nogil=True)(add_best)
-    return function
+        compiled = numba.njit(nogil=True)
+        return compiled(add_best), compiled(count_terms)
 
 
 COMPILER: Final = Compiler()
@@ -285,7 +324,7 @@ class CompiledSearch:
         return cls(
             functions=compiled,
             postings=[
-                tuple(map(_read_only, (segment.positions, segment.frequencies, segment.lengths)))
+                tuple(map(read_only, (segment.positions, segment.frequencies, segment.lengths)))
                 for segment in segments
             ],
             segments=segments,
@@ -307,7 +346,7 @@ class CompiledSearch:
             sums: (`BLOCK`,) zeros, and zeros again afterwards.
         """
         scores, positions, size = np.empty(k), np.empty(k, np.int64), 0
-        allowed = _read_only(allowed)
+        allowed = read_only(allowed)
         for function, postings, segment in zip(self.functions, self.postings, self.segments, strict=True):
             slices = segment.slices(term_ids)
             if slices:
@@ -329,8 +368,8 @@ class CompiledSearch:
         return positions[:size], scores[:size]
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    # Compiled code is made for one kind of array: what a memory map gives.
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view of the one kind that compiled code is made for: what a memory map gives."""
     view = array.view()
     view.flags.writeable = False
     return view

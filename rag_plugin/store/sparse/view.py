@@ -287,14 +287,15 @@ class SparseView:
         return self._of_holders(query, self._frequencies(query.term_ids, positions), self.lengths(positions))
 
     def matches(self, query: QueryTerms | str, positions: IntArray) -> Matches:
-        """What live passages hold, and of the query's terms in particular, read once.
+        """What live passages hold of the query's terms, and what more is to be known of them.
 
         Args:
             query: A text, or what `query` made of it.
             positions: (m,) in any order.
         """
-        query, evidence = self.own(query), self.lexical_evidence(positions)
-        return Matches(query, evidence.frequencies(query.term_ids), evidence)
+        query = self.own(query)
+        frequencies = self._frequencies(query.term_ids, positions)
+        return Matches(query, frequencies, self.lexical_evidence(positions))
 
     def matched_scores(self, matches: Matches) -> DoubleArray:
         """(m,) What `scores` gives for the query and passages of ``matches``."""
@@ -358,16 +359,17 @@ class SparseView:
             return self._lists.frequencies(term_ids, np.asarray(positions, np.int64), scratch.marks)
 
     def lexical_evidence(self, positions: IntArray) -> LexicalEvidence:
-        """What fusion reads of live passages, their terms read once.
+        """What fusion reads of live passages.
 
         Args:
             positions: (m,) in any order.
         """
         return LexicalEvidence(
-            read=self.passage_terms(positions),
+            positions=np.asarray(positions, np.int64),
             document_frequency=self._document_frequency,
             live_count=self.live_count,
             lengths=self.lengths(positions),
             average_length=self.average_length,
+            _lists=self._lists,
             _pool=self._shared.pool,
         )

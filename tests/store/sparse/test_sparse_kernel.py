@@ -14,7 +14,7 @@ from rag_plugin.store.sparse import tail as sparse_tail
 from rag_plugin.store.sparse import view as sparse_view
 from rag_plugin.store.sparse.bm25 import Bm25
 from rag_plugin.store.sparse.index import SparseIndex
-from rag_plugin.store.sparse.kernel import CompiledSearch, Compiler, add_best
+from rag_plugin.store.sparse.kernel import CompiledSearch, Compiler, add_best, count_terms
 
 
 @pytest.fixture
@@ -22,6 +22,7 @@ def interpreted(monkeypatch):
     """The code that numba would compile, run as it is, in blocks that a few passages fill."""
     monkeypatch.setattr(sparse_kernel, "BLOCK", 64)
     monkeypatch.setattr(sparse_kernel.COMPILER, "ready", lambda *kind: add_best)
+    monkeypatch.setattr(sparse_kernel.COMPILER, "counting", count_terms)
     monkeypatch.setattr(sparse_tail, "TAIL_PASSAGES", 16)
 
 
@@ -52,6 +53,29 @@ def test_both_ways_give_the_same_scores_to_the_bit(variant, k):
         assert compiled_way == numpy_way
         masked = [both_ways(index, query, k, rng.random(index.size) < share) for share in (0.02, 0.6, 0.95)]
         assert all(one == other for one, other in masked)
+
+
+def counted_both_ways(index, query, positions, monkeypatch):
+    """How often passages hold a query's terms, by NumPy and by what is set for compiled code."""
+    compiled_way = index.matches(query, positions).frequencies
+    with monkeypatch.context() as patch:
+        patch.setattr(sparse_kernel.COMPILER, "counting", None)
+        return index.matches(query, positions).frequencies.tolist(), compiled_way.tolist()
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_both_ways_count_the_same_terms_in_passages_in_any_order(monkeypatch):
+    rng = np.random.default_rng(8)
+    index = SparseIndex.empty(SIMPLE, Bm25.named("lucene"))
+    for size in (900, 150, 9):
+        index = index.append(random_texts(rng, size))
+    index = index.append(["w1 " * 300 + "w2", "w2"])  # more often than one byte holds
+    assert len(index._segments) > 1
+    assert index._tail.count
+    for query in [*random_texts(rng, 12, longest=8), "w1 w2", "unknown", ""]:
+        for positions in (rng.permutation(index.size)[:200], np.arange(index.size), np.empty(0, np.int64)):
+            numpy_way, compiled_way = counted_both_ways(index, query, positions, monkeypatch)
+            assert compiled_way == numpy_way
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -177,3 +201,6 @@ def test_numba_compiles_it_to_the_same_answers(monkeypatch):
         for allowed in (None, rng.random(index.size) < 0.5):
             numpy_way, compiled_way = both_ways(index, query, 100, allowed)
             assert compiled_way == numpy_way
+        positions = rng.permutation(index.size)[:200]
+        numpy_way, compiled_way = counted_both_ways(index, query, positions, monkeypatch)
+        assert compiled_way == numpy_way
