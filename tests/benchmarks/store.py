@@ -26,7 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.sides import Side
+from tests.benchmarks.sides import IDLE_AFTER_S, Side
 from tests.benchmarks.store_corpus import DIMENSION, QUERIES
 from tests.benchmarks.store_sides import Figures, asked, begin, built, finished, names_of_ways
 
@@ -117,6 +117,7 @@ def in_turns(way: str, sides: dict[str, Side]) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in sides}
     for first in range(0, QUERIES, AT_A_TURN):
         for name, side in sides.items():
+            time.sleep(IDLE_AFTER_S)
             times[name] += side.ask(asked, way, first, first + AT_A_TURN)
     return times
 
