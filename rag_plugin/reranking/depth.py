@@ -36,6 +36,9 @@ _DEVIATIONS = np.linspace(-4.0, 4.0, 33)
 
 _DENSITIES = np.exp(-(_DEVIATIONS**2) / 2.0)
 
+_CERTAIN = 50.0
+"""Logarithm of odds beyond which a chance is 1 to the last digit."""
+
 
 def order_is_certain(retrieval: DoubleArray, weight: float, top_n: int) -> bool:
     """Whether no logits whatever could change the first ``top_n`` places, or who holds them.
@@ -98,7 +101,10 @@ def expected_gains(
     unit = AUTO_GAIN / (weight * FEEDBACK_TEMPERATURE)
     top = np.sort(final)[::-1][:top_n]
     new = weight * part + (1.0 - weight) * unread[:, np.newaxis]
-    chances, new_chance = np.exp(unit * (top - top[0])), np.exp(unit * (new - top[0]))
+    chances = np.exp(unit * (top - top[0]))
+    new_chance = np.exp(
+        np.minimum(unit * (new - top[0]), _CERTAIN)
+    )  # far above, if the hits come in out of order
     discount = 1.0 / np.log2(np.arange(2, top_n + 2))
     above = np.append(0.0, np.cumsum(chances * discount))
     moved_down = np.append(0.0, np.cumsum(np.append(chances[:-1] * discount[1:], 0.0)))

@@ -132,3 +132,10 @@ def test_one_outstanding_hit_ends_the_reading_where_close_ones_prolong_it() -> N
     standing_out, close = np.array([0.95, 0.42, 0.4]), np.array([0.44, 0.42, 0.4])
     assert depth_to_read(standing_out, logits, unread, 0.25, top_n=3, risk=0.005) == 0
     assert depth_to_read(close, logits, unread, 0.25, top_n=3, risk=0.005) == 3
+
+
+def test_a_hit_far_above_those_read_is_wanted_however_little_the_model_has_to_say() -> None:
+    final, unread = np.array([0.02, 0.01]), np.array([0.0, 1.0])
+    gains = expected_gains(final, np.array([-9.0, -9.0]), unread, 1e-6, top_n=2)
+    np.testing.assert_allclose(gains, [0.0, 1.0], atol=1e-12)
+    assert depth_to_read(final, np.array([-9.0, -9.0]), unread, 1e-6, top_n=2, risk=0.003) == 2
