@@ -102,9 +102,8 @@ def expected_gains(
     top = np.sort(final)[::-1][:top_n]
     new = weight * part + (1.0 - weight) * unread[:, np.newaxis]
     chances = np.exp(unit * (top - top[0]))
-    new_chance = np.exp(
-        np.minimum(unit * (new - top[0]), _CERTAIN)
-    )  # far above, if the hits come in out of order
+    # Hits that come in out of order may lie far above those that were read.
+    new_chance = np.exp(np.minimum(unit * (new - top[0]), _CERTAIN))
     discount = 1.0 / np.log2(np.arange(2, top_n + 2))
     above = np.append(0.0, np.cumsum(chances * discount))
     moved_down = np.append(0.0, np.cumsum(np.append(chances[:-1] * discount[1:], 0.0)))
