@@ -13,21 +13,7 @@ from rag_plugin.store.hybrid_store import HybridStore
 from rag_plugin.store.qdrant_store import QdrantHybridStore
 from tests.store.qdrant.qdrant_samples import Flaky, assert_same_contents, nodes
 
-
-@pytest.fixture
-def client():
-    return AsyncQdrantClient(":memory:")
-
-
-@pytest.fixture
-def store(client):
-    with QdrantHybridStore("c", client=client) as opened:
-        yield opened
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    monkeypatch.setattr("rag_plugin.retries._FIRST_WAIT_S", 0.001)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 def grown(store) -> None:

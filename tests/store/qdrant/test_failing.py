@@ -17,10 +17,7 @@ from rag_plugin.store.qdrant.points import point_id
 from rag_plugin.store.qdrant_store import QdrantHybridStore
 from tests.store.qdrant.qdrant_samples import Flaky, assert_same_contents, nodes
 
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    monkeypatch.setattr("rag_plugin.retries._FIRST_WAIT_S", 0.001)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,7 +11,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 from llama_index.vector_stores.qdrant import QdrantVectorStore
-from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client import QdrantClient
 
 from rag_plugin.errors import (
     EmbeddingMismatchError,
@@ -25,17 +25,6 @@ from rag_plugin.store.qdrant.copying import index_corpus
 from rag_plugin.store.qdrant.points import point_id, term_index
 from rag_plugin.store.qdrant_store import QdrantHybridStore
 from tests.store.qdrant.qdrant_samples import assert_same_contents, nodes
-
-
-@pytest.fixture
-def client():
-    return AsyncQdrantClient(":memory:")
-
-
-@pytest.fixture
-def store(client):
-    with QdrantHybridStore("c", client=client) as opened:
-        yield opened
 
 
 def test_moving_a_corpus_takes_everything_along_and_again_sends_nothing(store):

@@ -15,17 +15,6 @@ from rag_plugin.store.qdrant_store import QdrantHybridStore
 from tests.store.qdrant.qdrant_samples import nodes
 
 
-@pytest.fixture
-def client():
-    return AsyncQdrantClient(":memory:")
-
-
-@pytest.fixture
-def store(client):
-    with QdrantHybridStore("c", client=client) as opened:
-        yield opened
-
-
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
