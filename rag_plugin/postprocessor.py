@@ -194,7 +194,7 @@ class CrossEncoderRerank(BaseNodePostprocessor):
         Args:
             query: The user's words.
             hits: What retrieval found, best first.
-            adaptive: Stop where the top is settled, as :meth:`postprocess_nodes` does; else every passage is read.
+            adaptive: Stop where reading on is not worth it, as :meth:`postprocess_nodes` does; else all are read.
 
         Raises:
             InvalidInputError: The query is empty.

@@ -71,7 +71,7 @@ def test_scores_of_fusion_auto_are_blended_in_their_own_unit(reranker: CrossEnco
         assert hit.explain().rerank_part == pytest.approx(weight * model, abs=1e-6)
 
 
-def test_reading_stops_where_the_top_is_settled_and_gives_the_same_top(
+def test_reading_stops_where_more_is_not_worth_it_and_gives_the_same_top(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran = []

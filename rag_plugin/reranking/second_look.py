@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("rag_plugin.postprocessor")
 
 _PER_THREAD = 4
-"""Passages that a thread reads at most between two looks at whether the top is settled: one run of 220 tokens each."""
+"""Passages that a thread reads at most between two looks at whether to read on: one run of 220 tokens each."""
 
 _BESIDE_TOP = 2
 """Passages beyond ``top_n`` that are read before the first look: with none, 612 questions of SQuAD lose .0022
@@ -67,7 +67,7 @@ class Reranking:
     Attributes:
         hits: Every hit that was handed in.
         degraded: Why the order is less than it could be, or ``None``.
-        read: How many passages were read before the top was settled.
+        read: How many passages were read before reading on was not worth it.
     """
 
     hits: tuple[Reranked, ...]
@@ -163,7 +163,7 @@ class SecondLook:
     def _to_read(
         self, found: dict[int, PassageScore], places: list[int], retrieval: DoubleArray, weight: float
     ) -> int:
-        """How many passages more are read before the next look at whether the top is settled."""
+        """How many passages more are read before the next look at whether more is worth reading."""
         if self.risk is None:  # nobody looks in between
             return len(places)
         threads = thread_count()

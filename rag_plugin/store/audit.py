@@ -12,10 +12,10 @@ import numpy as np
 
 from rag_plugin.errors import StoreCorruptedError
 from rag_plugin.store.dense.effort import SearchEffort
+from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.metadata import index as metadata_index
 from rag_plugin.store.sparse.plain_bm25 import PlainBm25
 from rag_plugin.store.truth.change_log import live_count
-from rag_plugin.store.truth.id_hashes import IdHashes
 from rag_plugin.store.truth.node_table import verify_record
 from rag_plugin.store.truth.records import metadata_from_payload, node_from_payload
 from rag_plugin.store.truth.rows import batches

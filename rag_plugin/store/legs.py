@@ -16,9 +16,9 @@ import numpy as np
 from rag_plugin.fusion.scale import SAMPLE, DenseScale, estimate_scale
 from rag_plugin.store.dense.index import DenseIndex
 from rag_plugin.store.growing_array import GrowingArray
+from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.sparse.index import SparseIndex
 from rag_plugin.store.sparse.lexicon import AnalysedTexts
-from rag_plugin.store.truth.id_hashes import IdHashes
 from rag_plugin.types import BoolArray, FloatArray, IntArray, Metric
 
 _CACHED_MASKS = 64

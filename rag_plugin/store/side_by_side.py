@@ -6,7 +6,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from rag_plugin.cores import core_count
 
@@ -20,21 +20,23 @@ Second = TypeVar("Second")
 def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
     """What both return: at the same time where a core is free for it, else one after the other.
 
-    Neither is left running when this returns, whatever the other one raised.
+    Neither is left running or waiting when this returns, whatever the other one raised.
     """
     companions = _companions(os.getpid())
     if companions is None or not companions.free.acquire(blocking=False):
         return one_by_one(first, second)
+    todo = [second]
     try:
         try:
-            beside = companions.threads.submit(second)
-        except RuntimeError:  # the interpreter is ending, and starts nothing any more
+            beside = companions.threads.submit(lambda: todo.pop()() if todo else None)
+        except RuntimeError:
+            todo.clear()  # without a thread to be had it was queued all the same
             return one_by_one(first, second)
         try:
             found = first()
         finally:
             wait((beside,))
-        return found, beside.result()
+        return found, cast("Second", beside.result())
     finally:
         companions.free.release()
 

@@ -29,11 +29,11 @@ from rag_plugin.store.analysis.analyzer import Analyzer
 from rag_plugin.store.dense.index import DenseIndex
 from rag_plugin.store.durable import flush
 from rag_plugin.store.growing_array import GrowingArray
+from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.resident import passed_through
 from rag_plugin.store.sparse.bm25 import Bm25
 from rag_plugin.store.sparse.index import SparseIndex
-from rag_plugin.store.truth.id_hashes import IdHashes
 from rag_plugin.types import Metric
 
 logger = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from rag_plugin.errors import StoreCorruptedError
+from rag_plugin.store.id_hashes import IdColumn
 from rag_plugin.store.ids import checked_ids
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.metadata.filters import CompiledFilters, compile_filters
 from rag_plugin.store.truth.change_log import read_settings
-from rag_plugin.store.truth.id_hashes import IdColumn
 from rag_plugin.store.truth.node_table import NodeDocuments, read_payloads, rows_with_id
 from rag_plugin.store.truth.records import node_from_payload
 from rag_plugin.types import BoolArray, IntArray

@@ -29,7 +29,7 @@ from rag_plugin.hits import Explanation, Hit
 from rag_plugin.models.files import locate
 from rag_plugin.models.tokens import TextTokenizer
 from rag_plugin.reranking.depth import DEFAULT_RISK
-from tests.benchmarks.sides import Side
+from tests.benchmarks.sides import IDLE_AFTER_S, Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 MODEL = "ms-marco-MiniLM-L-12-v2"
 QUERY = "how is a name resolved when a function is called"
 PASSAGES, TOKENS, TOP_N = 50, 220, 10
-PAUSE_S = 0.5  # the threads of OpenMP, which torch runs on, wait actively for 0.2 s after a run, at the next one's cost
 FROM_CACHE = "from the cache"
 SPREAD = 20.0  # how far the scores of fusion="auto" reach over a list of 20 to 50, on six collections
 
@@ -118,7 +117,7 @@ def timed(name: str) -> tuple[float, Any]:
 
 
 def read_by(name: str) -> int:
-    """How many passages are read before the top is settled."""
+    """How many passages are read before reading on is not worth it."""
     return _rerankers[name].rerank(QUERY, _hits, adaptive=True).read
 
 
@@ -129,7 +128,7 @@ def seconds_in_turn(sides: Sequence[Side], rounds: int) -> tuple[dict[str, list[
     for number in range(rounds + 1):
         for side in sides:
             for name in side.ask(names_of_ways):
-                time.sleep(PAUSE_S)
+                time.sleep(IDLE_AFTER_S)
                 seconds, order = side.ask(timed, name)
                 if order is not None:
                     orders.append(order)

@@ -6,7 +6,8 @@
 
 Per collection: nDCG@10 of `fusion="auto"` alone, and what `blend="auto"` adds to it, with fractions and multiples of
 its say, with the cross-encoder alone, and with the best order there could be of the same hits (**ceiling**). Then the
-reranker as users have it, which stops where the top is settled: how far it is from reading all, and how much it read.
+reranker as users have it, which stops where more is not worth reading: how far it is from reading all, and how much it
+read.
 The cross-encoder's scores are kept in `RAG_PLUGIN_CACHE` (the user's cache by default), so that only the first run is
 slow; with `--part fit` other queries are asked than those that a collection is reported on, and with `--tune` those
 decide what **tuned** does.
@@ -71,7 +72,7 @@ class Judged:
     Attributes:
         full: The list with every logit.
         relevance: By document id.
-        adaptive: Documents in the order of a reranker that stops where the top is settled.
+        adaptive: Documents in the order of a reranker that stops where reading on is not worth it.
         read: How many passages that one read.
     """
 

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 IDLE_AFTER_S = 0.5
-"""Until a side that was asked is idle: OpenMP's threads, on which FAISS and torch run, wait actively for .2 s after
-a run,
-at the cost of whoever runs then."""
+"""Until a side that was asked is idle: OpenMP's threads, on which FAISS and torch run, wait actively for .2 s after a
+run, at the cost of whoever runs then."""
 
 
 class Side:

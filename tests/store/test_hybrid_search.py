@@ -10,6 +10,7 @@ from rag_plugin.store import hybrid_search
 from rag_plugin.store.analysis.analyzer import Analyzer
 from rag_plugin.store.hybrid_search import LegSearch, Query, fuse_candidates, gather, search_legs
 from rag_plugin.store.legs import Legs, NewNodes
+from rag_plugin.store.side_by_side import both
 from rag_plugin.store.sparse.bm25 import Bm25
 from rag_plugin.store.sparse.index import SparseIndex
 from rag_plugin.store.view import View
@@ -77,9 +78,16 @@ def test_legs_searched_at_once_find_what_they_find_one_by_one(monkeypatch):
     view = random_view("cosine", "lucene")
     searches = [LegSearch(query, 30, 30, None) for query in random_queries(view, 20)]
     apart = [search_legs(view, [search])[0] for search in searches]
+    together = []
     monkeypatch.setattr(hybrid_search, "_SIDE_BY_SIDE_FROM", 1)
+    monkeypatch.setattr(hybrid_search, "both", lambda *legs: together.append(legs) or both(*legs))
     for search, expected in zip(searches, apart, strict=True):
         (found,) = search_legs(view, [search])
         pairs = zip((*found.dense, *found.sparse), (*expected.dense, *expected.sparse), strict=True)
         for listed, wanted in pairs:
             np.testing.assert_array_equal(listed, wanted)
+    assert len(together) == len(searches)
+    for query in (replace(searches[0].query, vector=None), replace(searches[0].query, terms=None)):
+        search_legs(view, [replace(searches[0], query=query)])
+    search_legs(view, searches)
+    assert len(together) == len(searches)  # one leg alone, or many queries, are not worth it

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import time
 
 import pytest
 
@@ -54,6 +56,7 @@ def test_an_error_of_either_arrives_when_the_other_has_ended(fails):
         raise ValueError("broken")
 
     def whole() -> None:
+        time.sleep(0.2)
         ended.set()
 
     pair = (broken, whole) if fails == "first" else (whole, broken)
@@ -63,10 +66,36 @@ def test_an_error_of_either_arrives_when_the_other_has_ended(fails):
     assert both(lambda: 1, lambda: 2) == (1, 2)
 
 
+def test_without_a_thread_to_be_had_nothing_is_left_waiting(monkeypatch):
+    done = []
+
+    def unable(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", unable)
+        assert both(lambda: 1, lambda: done.append("here")) == (1, None)
+    assert both(lambda: 1, lambda: done.append("there")) == (1, None)
+    assert done == ["here", "there"]
+
+
+def test_when_the_interpreter_is_ending_both_are_done_here():
+    side_by_side._companions(os.getpid()).threads.shutdown()
+    assert both(threading.get_ident, threading.get_ident) == (threading.get_ident(),) * 2
+
+
+@pytest.mark.filterwarnings(
+    "ignore:This process:DeprecationWarning"
+)  # of Python 3.12, of any fork beside threads
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_companions_of_its_own():
     both(lambda: None, lambda: None)
     child = os.fork()
     if child == 0:
-        os._exit(0 if both(lambda: 1, lambda: 2) == (1, 2) else 1)
+        status = 1
+        try:
+            signal.alarm(30)
+            status = int(both(lambda: 1, lambda: 2) != (1, 2))
+        finally:
+            os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,6 +1,6 @@
 """One comparison of a metadata filter: what every operator means for one value, in plain Python.
 
-The columns in ``metadata_column`` answer the same questions for thousands of values at once; a property
+The columns in ``column`` answer the same questions for thousands of values at once; a property
 test holds the two equal. Meaning follows LlamaIndex's ``build_metadata_filter_fn``; ``filters`` lists every
 place where it departs from it.
 """

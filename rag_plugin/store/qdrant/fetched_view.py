@@ -28,6 +28,7 @@ from rag_plugin.fusion.scale import SAMPLE, estimate_scale
 from rag_plugin.store.dense.index import DenseIndex, similarity_from_distance
 from rag_plugin.store.growing_array import GrowingArray
 from rag_plugin.store.hybrid_search import LegSearch, Query, best_first, fuse_candidates, gather
+from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.legs import CorpusSample, Legs
 from rag_plugin.store.metadata.filters import compile_filters
 from rag_plugin.store.qdrant.points import Facts, node_of, sparse_query
@@ -36,7 +37,6 @@ from rag_plugin.store.qdrant.settings import SPARSE, CollectionSettings
 from rag_plugin.store.queries import CANDIDATES, MMR_PREFETCH, query_vector
 from rag_plugin.store.sparse.index import SparseIndex
 from rag_plugin.store.sparse.view import QueryTerms
-from rag_plugin.store.truth.id_hashes import IdHashes
 from rag_plugin.store.truth.records import embedded_text
 from rag_plugin.store.view import Selection, View
 

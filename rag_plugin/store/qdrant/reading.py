@@ -11,6 +11,7 @@ from qdrant_client import models
 from rag_plugin.errors import InvalidInputError
 from rag_plugin.store.dense.index import DenseIndex
 from rag_plugin.store.growing_array import GrowingArray
+from rag_plugin.store.id_hashes import IdHashes
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.metadata.filters import compile_filters
 from rag_plugin.store.qdrant.fetched_view import FetchedView, UnfetchedTerms, row_of
@@ -19,7 +20,6 @@ from rag_plugin.store.qdrant.server_filter import server_filter
 from rag_plugin.store.qdrant.settings import SPARSE, CollectionSettings
 from rag_plugin.store.qdrant.writing import stored_vector
 from rag_plugin.store.queries import CANDIDATES, query_vector
-from rag_plugin.store.truth.id_hashes import IdHashes
 
 if TYPE_CHECKING:
     import sqlite3

@@ -63,11 +63,15 @@ class LexicalEvidence:
     average_length: float
     _lists: PassageLists = field(repr=False)
     _pool: ScratchPool = field(repr=False)
+    _read: list[PassageTerms] = field(default_factory=list, init=False, repr=False)
 
-    @cached_property
+    @property
     def read(self) -> PassageTerms:
         """Terms of the passages and how often each occurs, read when they are first asked for."""
-        return self._lists.terms_of(self.positions)
+        # Not a cached property, which in Python 3.11 holds one lock for all queries while it reads.
+        if not self._read:
+            self._read.append(self._lists.terms_of(self.positions))
+        return self._read[0]
 
     def idf(self, term_ids: NDArray[np.integer]) -> DoubleArray:
         """(q,) idf of terms; 0 where no live passage holds one."""
@@ -94,10 +98,11 @@ class LexicalEvidence:
         """Where the passages hold these terms: entries in `read`, whose they are, indices into ``term_ids``."""
         # Marking the few terms asked for and looking every term of the passages up in the marks costs the same
         # for 4 terms and for 50.
+        read = self.read
         with self._pool.scratch(len(self.document_frequency)) as scratch:
             marks = scratch.marks
             marks[term_ids] = np.arange(1, len(term_ids) + 1, dtype=np.int32)
-            marked = marks.take(self.read.term_ids)
+            marked = marks.take(read.term_ids)
             marks[term_ids] = 0
         # Of booleans: NumPy finds those ten times as fast as numbers other than 0.
         hits = np.flatnonzero(marked != 0)

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from rag_plugin.errors import StoreCorruptedError
+from rag_plugin.store.id_hashes import IdColumn, hashes_of
 from rag_plugin.store.ids import is_storable
 from rag_plugin.store.legs import Legs
 from rag_plugin.store.metadata.comparison import Comparison, Question
 from rag_plugin.store.truth.change_log import select_in
-from rag_plugin.store.truth.id_hashes import IdColumn, hashes_of
 from rag_plugin.store.truth.records import record_digest
 from rag_plugin.types import BoolArray
 

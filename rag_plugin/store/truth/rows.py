@@ -10,9 +10,9 @@ import numpy as np
 from llama_index.core.schema import BaseNode
 
 from rag_plugin.errors import InvalidInputError, StoreCorruptedError
+from rag_plugin.store.id_hashes import IdColumn, hashes_of
 from rag_plugin.store.legs import Legs, NewNodes
 from rag_plugin.store.truth import change_log
-from rag_plugin.store.truth.id_hashes import IdColumn, hashes_of
 from rag_plugin.store.truth.node_table import (
     StoredRecord,
     document_ids,

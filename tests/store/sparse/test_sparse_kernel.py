@@ -14,7 +14,7 @@ from rag_plugin.store.sparse import tail as sparse_tail
 from rag_plugin.store.sparse import view as sparse_view
 from rag_plugin.store.sparse.bm25 import Bm25
 from rag_plugin.store.sparse.index import SparseIndex
-from rag_plugin.store.sparse.kernel import CompiledSearch, Compiler, add_best, count_terms
+from rag_plugin.store.sparse.kernel import COUNTED, CompiledSearch, Compiler, add_best, count_terms
 
 
 @pytest.fixture
@@ -191,6 +191,7 @@ def test_numba_compiles_it_to_the_same_answers(monkeypatch):
     pytest.importorskip("numba")
     rng = np.random.default_rng(2)
     index = index_of(random_texts(rng, 20_000, vocabulary=900)).append(random_texts(rng, 300, vocabulary=900))
+    index = index.append(["w1 " * 300 + "w2"] * 600)  # more often than one byte holds
     index = index.remove(np.arange(0, 20_000, 9))
     for segment in index._segments:
         kind = segment.frequencies.dtype, segment.lengths.dtype
@@ -204,3 +205,6 @@ def test_numba_compiles_it_to_the_same_answers(monkeypatch):
         positions = rng.permutation(index.size)[:200]
         numpy_way, compiled_way = counted_both_ways(index, query, positions, monkeypatch)
         assert compiled_way == numpy_way
+    # No kind of array is compiled while a query waits.
+    assert sparse_kernel.COMPILER.counting is not None
+    assert len(sparse_kernel.COMPILER.counting.signatures) == len(COUNTED)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_plugin.store.truth.id_hashes import IdHashes
+from rag_plugin.store.id_hashes import IdHashes
 
 IDS = st.one_of(st.none(), st.sampled_from("abcdefgh"), st.text(alphabet="xyz", min_size=1, max_size=3))
 
