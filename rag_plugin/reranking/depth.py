@@ -35,6 +35,7 @@ _DEVIATIONS = np.linspace(-4.0, 4.0, 33)
 """Where a normal distribution is looked at. Beyond lies .00006 of it."""
 
 _DENSITIES = np.exp(-(_DEVIATIONS**2) / 2.0)
+_DENSITIES /= _DENSITIES.sum()
 
 _CERTAIN = 50.0
 """Logarithm of odds beyond which a chance is 1 to the last digit."""
@@ -110,5 +111,5 @@ def expected_gains(
     moved_down = np.append(0.0, np.cumsum(np.append(chances[:-1] * discount[1:], 0.0)))
     rank = np.searchsorted(-top, -new)
     after = above[rank] + new_chance * np.append(discount, 0.0)[rank] + moved_down[-1] - moved_down[rank]
-    gains: DoubleArray = (after - above[-1]) / (chances.sum() + new_chance) @ (_DENSITIES / _DENSITIES.sum())
+    gains: DoubleArray = (after - above[-1]) / (chances.sum() + new_chance) @ _DENSITIES
     return gains

@@ -84,9 +84,8 @@ def test_when_the_interpreter_is_ending_both_are_done_here():
     assert both(threading.get_ident, threading.get_ident) == (threading.get_ident(),) * 2
 
 
-@pytest.mark.filterwarnings(
-    "ignore:This process:DeprecationWarning"
-)  # of Python 3.12, of any fork beside threads
+# Python 3.12 warns of any fork beside threads.
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_companions_of_its_own():
     both(lambda: None, lambda: None)

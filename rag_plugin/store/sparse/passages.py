@@ -33,6 +33,8 @@ class PassageTerms(NamedTuple):
 
 
 class _Source(NamedTuple):
+    """The lists of consecutive passages; terms and frequencies as compiled code takes them."""
+
     first: int
     starts: IntArray
     terms: NDArray[np.int32]
@@ -44,12 +46,22 @@ class PassageLists:
 
     def __init__(self, segments: Sequence[Segment], tail: Tail) -> None:
         self._sources = [
-            _Source(segment.first, segment.passage_starts, segment.passage_terms, segment.passage_frequencies)
+            _Source(
+                segment.first,
+                segment.passage_starts,
+                read_only(segment.passage_terms),
+                read_only(segment.passage_frequencies),
+            )
             for segment in segments
         ]
         if tail.count:
             self._sources.append(
-                _Source(tail.first, tail.starts.items, tail.terms.items, tail.frequencies.items)
+                _Source(
+                    tail.first,
+                    tail.starts.items,
+                    read_only(tail.terms.items),
+                    read_only(tail.frequencies.items),
+                )
             )
         self._firsts = np.array([source.first for source in self._sources], np.int64)
 
@@ -99,8 +111,7 @@ class PassageLists:
         compiled = COMPILER.counting
         for source, rows, begins, ends in self._parts(positions):
             if compiled is not None and source.frequencies.dtype in COUNTED:
-                terms, frequencies = read_only(source.terms), read_only(source.frequencies)
-                compiled(terms, frequencies, begins, ends, rows, marks, found)
+                compiled(source.terms, source.frequencies, begins, ends, rows, marks, found)
                 continue
             entries, until = _entries(begins, ends)
             marked = marks.take(source.terms.take(entries))
